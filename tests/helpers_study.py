@@ -1,0 +1,132 @@
+"""A study small enough for a test: digits, two tiny networks, one epoch."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unlearnkit.compute import Outcome, compute, make_plan
+from unlearnkit.data import ImageData
+from unlearnkit.lab import Cell, Lab, cells_of, load_data
+from unlearnkit.profile import FOLDER, Profile, load_profile
+from unlearnkit.results import Record, Results
+from unlearnkit.store import Store
+
+PGD = {
+    "name": "pgd",
+    "epsilons": [16, 4],
+    "test": 20,
+    "retain": 10,
+    "forget": 10,
+    "transfer": True,
+    "everywhere": True,
+    "options": {"steps": 1, "step_ratio": 1.0},
+}
+ONE_SET = [{"set": "random:0.2", "seeds": [0], "scopes": ["all"]}]
+REPORT = {"attack": "pgd", "epsilon": 16, "tolerance_points": 3.0, "tolerance_ratio": 0.1}
+# The cheapest study: one transformer, one method, four numbers of layers restricted to one.
+VIT = {"architectures": ["small_vit"], "methods": ["cf"], "checkpoints": [], "forget": ONE_SET}
+CF = Cell("small_vit", "random:0.2", "cf", "all", 0)
+ORIGINAL = Cell("small_vit", "random:0.2", "original", "all", 0)
+
+
+def tiny_values(**changes: Any) -> dict[str, Any]:
+    """Return the tables of the quick profile made tiny; `changes` replace whole tables."""
+    values = tomllib.loads((FOLDER / "quick.toml").read_text())
+    values |= {"train_images": 120, "test_images": 60, "validation": 0.1}
+    values |= {"methods": ["retrain", "cf"], "checkpoints": [0.0]}
+    values["forget"] = [{"set": "random:0.2", "seeds": [0], "scopes": ["all", "first"]}]
+    values["models"]["resnet50"] |= {"width": 0.0625, "stem_stride": 2}
+    values["models"]["small_vit"] |= {"dim": 16, "heads": 2, "patch": 8}
+    for table in ("training", "unlearning"):
+        for recipe in values[table].values():
+            recipe |= {"epochs": 1, "batch_size": 64, "precision": "fp32"}
+    values |= {"attack": [deepcopy(PGD)], "report": dict(REPORT)}
+    return values | deepcopy(changes)
+
+
+def to_toml(value: Any) -> str:
+    """Return a value as TOML, tables inline."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(k)} = {to_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def write_profile(folder: Path, values: Mapping[str, Any], name: str = "tiny") -> Path:
+    """Write a profile into `folder` and return its path."""
+    path = folder / f"{name}.toml"
+    path.write_text("".join(f"{key} = {to_toml(value)}\n" for key, value in values.items()))
+    return path
+
+
+def tiny_profile(folder: Path, **changes: Any) -> Profile:
+    """Return the tiny profile, read back from a file in `folder`."""
+    return load_profile(write_profile(folder, tiny_values(**changes)))
+
+
+def tiny_lab(profile: Profile, store: Path, data: ImageData | None = None) -> Lab:
+    """Return a lab of `profile` on the CPU."""
+    return Lab(profile, data or load_data(profile), Store(store))
+
+
+def run_all(lab: Lab, **options: Any) -> tuple[Outcome, list[str]]:
+    """Compute all the lab's cells in one thread; return the outcome and the lines reported."""
+    lines: list[str] = []
+    plan = make_plan(lab, cells_of(lab.profile))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return compute(lab, plan, report=lines.append, **{"workers": 1, **options}), lines
+    finally:
+        torch.set_num_threads(threads)
+
+
+_WHOLE: list[Lab] = []
+
+
+def whole_lab(folders: pytest.TempPathFactory) -> Lab:
+    """Return a lab whose store holds the whole tiny study, computed by whoever asks first."""
+    if not _WHOLE:
+        folder = folders.mktemp("whole")
+        lab = tiny_lab(tiny_profile(folder), folder / "store")
+        outcome, lines = run_all(lab)
+        assert (outcome.failed, outcome.stopped) == ([], False)
+        # Two originals to train; for each an original, a checkpoint and 2 x 2 unlearned models.
+        assert outcome.done == len(lines) == 2 + 2 * (1 + 1 + 4)
+        _WHOLE.append(lab)
+    return _WHOLE[0]
+
+
+def keys_of(lab: Lab, *cells: Cell) -> dict[str, str]:
+    """Return 'cell's name: stage' -> key of all stages of `cells`, by default of all."""
+    return {
+        f"{cell.name}: {stage.name} {stage.spec.get('name', '')}".strip(): stage.key
+        for cell in cells or cells_of(lab.profile)
+        for stage in lab.stages(cell)
+    }
+
+
+def made_data(name: str = "made") -> ImageData:
+    """Return 60 + 20 images of 8x8 pixels in two classes, the same on every machine."""
+    count = torch.arange(80 * 3 * 8 * 8).reshape(80, 3, 8, 8)
+    images, labels = (count * 7919 % 251).to(torch.uint8), torch.arange(80) % 2
+    images[labels == 1] //= 4
+    return ImageData(
+        name, ("dark", "light"), images[:60], labels[:60], images[60:], labels[60:], flip=False
+    )
+
+
+def made_results(**values: Any) -> Results:
+    """Return results of one cell, each stage with its first key, e.g. `quality={"UA": 3.0}`."""
+    stages = [
+        {"stage": name.replace("__", "/"), "key": f"key of {name}", "value": value}
+        for name, value in values.items()
+    ]
+    return Results({"dataset": "made"}, {"cells": {}}, [Record(CF, stages)])

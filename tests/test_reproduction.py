@@ -1,0 +1,174 @@
+"""The reproduction report: cell by cell, against results made by hand."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+from helpers_study import CF, made_results
+
+from unlearnkit.reproduction import VERDICTS, Comparison, compare, summary
+from unlearnkit.results import Results
+
+TOLERANCE = {"points": 2.0, "ratio": 0.1}
+VALUES = {
+    "unlearn": {"log": {"hit_ratio": 0.5}, "memory": {"total": 7}, "parameters": 3},
+    "quality": {"UA": 10.0, "TA": 90.0},
+    "fairness": {
+        "layers": ["one", "two"],
+        "std": [[1.0, 4.0], [0.0, 0.5]],
+        "variance": [[1.0, 16.0], [0.0, 0.25]],
+        "channel_std": [[1.0, 4.0], [0.0, 0.5]],
+    },
+    "robustness__pgd": {
+        "epsilons": [0.0, 4.0],
+        "sets": {"test": {"n": [20, 30], "right": [[20, 30], [10, 15]]}},
+    },
+    "transfer__pgd": {
+        "epsilons": [0.0, 4.0],
+        "sets": {"test": {"n": [20, 30], "right": [[20, 30], [10, 15]]}},
+    },
+}
+
+
+def moved(path, value):
+    """Return VALUES with `value` at `path`."""
+    values = deepcopy(VALUES)
+    *outer, last = (int(step) if step.isdecimal() else step for step in path.split("/"))
+    place = values
+    for step in outer:
+        place = place[step]
+    place[last] = value
+    return values
+
+
+def verdict(ours, theirs=None, **tolerance):
+    compared = compare(
+        made_results(**ours), made_results(**(theirs or VALUES)), **TOLERANCE | tolerance
+    )
+    assert [c.cell for c in compared] == [CF.name]
+    return compared[0]
+
+
+def test_identical():
+    assert verdict(VALUES) == Comparison(CF.name, "identical")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "distance"),
+    [
+        # |difference| / tolerance, by hand; points 2, ratio 0.1
+        ("quality/UA", 11.0, 0.5),
+        ("quality/UA", 8.0, 1.0),
+        ("quality/UA", 13.0, 1.5),
+        ("quality/TA", 80.0, 5.0),
+        # 1 of 50 images is 2 points, and 5 of them 10
+        ("robustness__pgd/sets/test/right/1", [11, 15], 1.0),
+        ("robustness__pgd/sets/test/right/1", [10, 20], 5.0),
+        ("transfer__pgd/sets/test/right/0", [20, 28], 2.0),
+        # images of one class for those of another: the accuracy is the same
+        ("robustness__pgd/sets/test/right/1", [5, 20], 0.0),
+        # a row's largest value is 4: 0.2 is 5 %, 0.8 is 20 %
+        ("fairness/std/0", [1.2, 4.0], 0.5),
+        ("fairness/std/0", [1.0, 4.8], 2.0),
+        ("fairness/std/1", [0.05, 0.5], 1.0),
+        ("unlearn/log/hit_ratio", 0.525, 0.5),
+        ("unlearn/log/hit_ratio", 0.6, 2.0),
+        ("unlearn/memory/total", 8, 0.0),
+    ],
+)
+def test_distance_from_the_committed_value(path, value, distance):
+    found = verdict(moved(path, value))
+    if distance <= 1:
+        assert found == Comparison(CF.name, "within tolerance")
+    else:
+        assert found.verdict == "different"
+        stage = path.split("/")[0].replace("__", "/")
+        assert found.worst.startswith(f"{stage} ")
+        assert found.worst.endswith(f": {distance:.1f} x the tolerance")
+
+
+def test_tolerances_are_asked_for_separately():
+    ours = moved("quality/UA", 13.0)
+    assert verdict(ours).verdict == "different"
+    assert verdict(ours, points=3.0).verdict == "within tolerance"
+    assert verdict(ours, ratio=9.0).verdict == "different"
+    ours = moved("fairness/std/0", [1.0, 4.8])
+    assert verdict(ours, points=99.0).verdict == "different"
+    assert verdict(ours, ratio=0.21).verdict == "within tolerance"
+
+
+def test_the_worst_is_named():
+    ours = moved("quality/TA", 80.0)
+    ours["quality"]["UA"] = 13.0
+    ours["fairness"]["std"][0] = [1.0, 4.8]
+    assert verdict(ours).worst == "quality TA: 5.0 x the tolerance"
+
+
+def test_what_is_not_a_number_is_different():
+    nan = float("nan")
+    assert verdict(moved("unlearn/log/hit_ratio", nan)).verdict == "different"
+    assert verdict(moved("quality/UA", nan)).verdict == "different"
+    assert verdict(moved("fairness/std/0", [nan, 4.0])).verdict == "different"
+    assert verdict(moved("fairness/std/0", [1.0, nan])).verdict == "different"
+    assert verdict(VALUES, moved("fairness/std/0", [1.0, nan])).verdict == "different"
+    assert verdict(moved("unlearn/log", {"other": 0.5})).verdict == "different"
+
+
+def test_a_value_that_is_missing_is_different():
+    """Results written by other code under the same key."""
+    assert verdict(moved("quality", {"UA": 10.0, "TA": 90.0, "new": 1.0})).verdict == "different"
+    assert verdict(moved("quality", {"UA": 10.0})).verdict == "different"
+    more = deepcopy(VALUES["robustness__pgd"]["sets"])
+    more["forget"] = more["test"]
+    assert verdict(moved("robustness__pgd/sets", more)).verdict == "different"
+
+
+def test_other_settings():
+    theirs = made_results(**VALUES)
+    theirs.records[0].stages[1]["key"] = "another key"
+    compared = compare(made_results(**VALUES), theirs, **TOLERANCE)
+    assert compared == [Comparison(CF.name, "different", "other settings")]
+    fewer = {name: VALUES[name] for name in ("unlearn", "quality")}
+    assert verdict(VALUES, fewer) == Comparison(CF.name, "different", "other settings")
+
+
+def test_cells_that_only_one_has():
+    ours, theirs = made_results(**VALUES), made_results(**VALUES)
+    other = replace(theirs.records[0], cell=replace(CF, seed=1))
+    both = Results({}, {}, [*theirs.records, other])
+    assert compare(ours, both, **TOLERANCE) == [
+        Comparison(CF.name, "identical"),
+        Comparison(other.cell.name, "not computed"),
+    ]
+    assert [c.verdict for c in compare(both, ours, **TOLERANCE)] == ["identical", "not committed"]
+    assert compare(Results({}, {}, []), Results({}, {}, []), **TOLERANCE) == []
+
+
+def test_the_machine_does_not_count():
+    ours, theirs = made_results(**VALUES), made_results(**VALUES)
+    ours.machine["cells"] = {CF.name: {"seconds": 1.0}}
+    ours.machine["versions"] = {"torch": "9"}
+    assert compare(ours, theirs, **TOLERANCE) == [Comparison(CF.name, "identical")]
+
+
+def test_summary_counts_and_names():
+    compared = [Comparison(f"cell {n}", verdict) for n, verdict in enumerate(VERDICTS)]
+    compared.append(Comparison("cell 9", "identical"))
+    compared += [Comparison(f"far {n}", "different", "quality UA") for n in range(11)]
+    lines = summary(compared, points=3, ratio=0.1).splitlines()
+    assert lines[0] == (
+        "Reproduction: 17 cells: 2 identical, 1 within tolerance, 12 different, "
+        "1 not committed, 1 not computed"
+    )
+    assert "3 percent points" in lines[1] and "10 %" in lines[1]
+    assert [line.strip() for line in lines[2:4]] == [
+        "different: cell 2",
+        "different: far 0  quality UA",
+    ]
+    assert len(lines) == 2 + 10 + 1 and lines[-1].strip() == "... and 2 more"
+
+
+def test_summary_of_what_is_all_identical():
+    lines = summary([Comparison("a", "identical")], points=3, ratio=0.1).splitlines()
+    assert lines[0] == "Reproduction: 1 cells: 1 identical"
+    assert len(lines) == 2

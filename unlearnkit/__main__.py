@@ -1,0 +1,195 @@
+"""`python -m unlearnkit`: run the notebooks, compute without them, redraw what is there."""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from unlearnkit.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="compute what is missing, then execute the notebooks")
+    run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
+    compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
+    report = commands.add_parser("report", help="redraw every table and figure from results")
+    for command in (run, compute, report):
+        command.add_argument("--profile", default="quick", help="name, or path of a .toml file")
+        command.add_argument(
+            "--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's"
+        )
+    for command in (run, compute):
+        command.add_argument("--workers", type=int, help="cells computed at a time")
+        command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+        command.add_argument(
+            "--minutes", type=float, help="stop cleanly before so many minutes are over"
+        )
+        command.add_argument(
+            "--accept", action="store_true", help="make the results the committed ones"
+        )
+        command.add_argument("--plan", action="store_true", help="print the plan, and stop")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = parser().parse_args(arguments)
+    warnings.showwarning = _show_warning
+    began = time.monotonic()
+    try:
+        status = {"run": run, "compute": compute, "report": report}[options.command](options)
+    except UserError as error:
+        print(f"unlearnkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unlearnkit: interrupted; what was done is stored", file=sys.stderr)
+        return 130
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    print(f"{'Done' if status == 0 else 'Ended'} in {minutes} min {seconds:02d} s.")
+    return status
+
+
+def compute(options: argparse.Namespace) -> int:
+    """Compute what the store lacks; print the plan first and the reproduction report last."""
+    from unlearnkit import compute as computing
+    from unlearnkit import results, study
+    from unlearnkit.lab import cells_of
+    from unlearnkit.profile import load_profile
+
+    profile = load_profile(options.profile)
+    if options.workers is not None and options.workers < 1:
+        raise UserError("--workers must be at least 1")
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError("--minutes must be more than 0")
+    name = results.study_name(profile, options.dataset)
+    study.check_source(name, options.dataset or profile["dataset"])
+    lab = study.open_lab(profile, options.dataset, device=options.device)
+    workers = options.workers or computing.default_workers(lab.device)
+    plan = computing.make_plan(lab, cells_of(profile))
+    own, committed = study.own_results(name), results.committed_folder(name)
+    expected = plan.seconds(results.recorded_walls(own, committed))
+    print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
+    print(f"  stored: {plan.stages - plan.lacking} of {plan.stages} stages in {lab.store.folder}")
+    print(f"  to compute: {plan.lacking} stages of {len(plan.missing)} models, {workers} at a time")
+    print(f"  expected: {_expectation(expected, workers)}", flush=True)
+    if options.plan:
+        return 0
+    deadline = time.time() + 60 * options.minutes if options.minutes else None
+    outcome = computing.compute(lab, plan, workers=workers, deadline=deadline, report=_say)
+    finished = study.keep_study(lab, options.dataset, workers)
+    for cell, message in outcome.failed:
+        print(f"unlearnkit: {cell} failed: {message}", file=sys.stderr)
+    if outcome.stopped:
+        print("Stopped for the time limit; the same command goes on from here.")
+    whole = not (outcome.failed or outcome.stopped)
+    if options.accept and not whole:
+        print("unlearnkit: not accepted: these results are not complete", file=sys.stderr)
+    _compare(finished, committed, options.accept and whole)
+    print(f"Results: {own}")
+    return 1 if outcome.failed else 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compute, then execute the notebooks, which draw every table and figure."""
+    from unlearnkit import notebooks, results
+    from unlearnkit.profile import load_profile
+    from unlearnkit.store import default_folder, output_folder
+
+    chosen = notebooks.choose(options.notebooks)
+    status = compute(options)
+    if status or options.plan:
+        return status
+    profile = load_profile(options.profile)
+    name = results.study_name(profile, options.dataset)
+    folder = output_folder() / "executed" / name
+    print(f"Notebooks, into {folder}:", flush=True)
+    # A profile given as a file is named by its path; the notebooks run in another folder.
+    settings = options.profile
+    if settings.endswith(".toml"):
+        settings = str(Path(settings).expanduser().resolve())
+    done = notebooks.execute(
+        chosen,
+        folder,
+        {"profile": settings, "dataset": _absolute(options.dataset or "")},
+        workers=options.workers or min(2, os.cpu_count() or 1),
+        report=_say,
+        # Absolute: the notebooks run in another folder.
+        environment={
+            "UNLEARNKIT_OWN_RESULTS": "1",
+            "UNLEARNKIT_STORE": str(default_folder().resolve()),
+        },
+    )
+    failed = [result for result in done if result.error]
+    for result in failed:
+        print(f"unlearnkit: notebook {result.name} failed in {result.error}", file=sys.stderr)
+    print(f"Executed notebooks: {folder}")
+    print(f"Tables and figures: {output_folder() / 'figures' / name}")
+    return 1 if failed else 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Redraw every table and figure from this machine's results, or else the committed ones."""
+    from unlearnkit import results, study
+    from unlearnkit.profile import load_profile
+    from unlearnkit.publish import NAMES, publish
+
+    profile = load_profile(options.profile)
+    name = results.study_name(profile, options.dataset)
+    own = study.own_results(name)
+    study.check_source(name, options.dataset or profile["dataset"])
+    if own.exists():
+        found = study.Study(profile, results.read(own), own)
+        _compare(found, results.committed_folder(name), accept=False)
+    else:
+        found = study.load_study(options.profile, options.dataset)
+    print(f"Drawing from {found.folder} ({found.stamp})")
+    for item in NAMES:
+        publish(found, item)
+        print(f"  {item}")
+    print(f"Tables and figures: {found.output}")
+    return 0
+
+
+def _compare(study, committed: Path, accept: bool) -> None:
+    """Print how the study's results compare with the committed ones; replace them if asked to."""
+    from unlearnkit import reproduction, results
+
+    settings = study.profile["report"]
+    tolerance = {"points": settings["tolerance_points"], "ratio": settings["tolerance_ratio"]}
+    if (committed / "study.json").exists():
+        compared = reproduction.compare(study.results, results.read(committed), **tolerance)
+        print(reproduction.summary(compared, **tolerance))
+    elif not accept:
+        print(f"Reproduction: no committed results in {committed} to compare with")
+    if accept:
+        results.write(study.results, committed)
+        print(f"Accepted: these results are now in {committed}")
+
+
+def _expectation(seconds: float | None, workers: int) -> str:
+    if seconds is None:
+        return "unknown: nothing like it was recorded yet"
+    minutes = seconds / workers / 60
+    return "nothing to do" if seconds == 0 else f"about {max(1, round(minutes))} min"
+
+
+def _absolute(dataset: str) -> str:
+    kind, colon, path = dataset.partition(":")
+    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and colon else dataset
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"unlearnkit: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

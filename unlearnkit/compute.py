@@ -1,0 +1,374 @@
+"""Doing what the store lacks: the plan, the workers, and one line for each model done."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import torch
+
+from unlearnkit.attacks import get_attack
+from unlearnkit.data import ImageData
+from unlearnkit.errors import UserError
+from unlearnkit.lab import Cell, Lab, Stage
+from unlearnkit.methods import METHODS
+from unlearnkit.profile import Profile
+from unlearnkit.store import Store
+from unlearnkit.training import OutOfTime
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one worker does at a time: a cell's stages, or only the weights of an original."""
+
+    cell: Cell
+    weights_only: bool = False
+
+    def needs(self) -> "Job | None":
+        """Return the job that has to be done before this one."""
+        fresh = self.cell.method == "retrain" and self.cell.scope == "all"
+        if self.weights_only or fresh:
+            return None
+        return original_of(self.cell)
+
+
+def original_of(cell: Cell) -> Job:
+    """Return the job that trains the original a cell starts from."""
+    return Job(Cell(cell.architecture, "", "original", "all", cell.seed), weights_only=True)
+
+
+@dataclass
+class Plan:
+    """What is stored and what is to be computed.
+
+    Attributes
+    ----------
+    missing : dict of Cell -> list of Stage
+        Only cells that lack something.
+    """
+
+    cells: list[Cell]
+    missing: dict[Cell, list[Stage]]
+    stages: int
+
+    @property
+    def lacking(self) -> int:
+        """Number of stages to compute."""
+        return sum(map(len, self.missing.values()))
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs, the originals to be trained that others wait for first."""
+        first = {
+            original_of(cell): None
+            for cell, stages in self.missing.items()
+            if any(stage.name in ("original", "unlearn") for stage in stages)
+            and Job(cell).needs() is not None
+        }
+        finished = [c for c in self.cells if c.method == "original" and c.progress == 1]
+        lacking = (c for c in finished if "original" in (s.name for s in self.missing.get(c, [])))
+        for stored in {original_of(cell) for cell in finished} - {original_of(c) for c in lacking}:
+            first.pop(stored, None)
+        return [*first, *(Job(cell) for cell in self.missing)]
+
+    def seconds(self, recorded: dict[str, dict[str, float]]) -> float | None:
+        """Return the expected worker-seconds, or None where nothing like it was recorded.
+
+        `recorded` maps a cell's name to the seconds of each of its stages (see `stage_label`).
+        """
+        if not self.missing:
+            return 0.0
+        similar = defaultdict(list)
+        for name, walls in recorded.items():
+            for label, seconds in walls.items():
+                similar[_kind(name), label].append(seconds)
+        total = 0.0
+        for cell, stages in self.missing.items():
+            for stage in stages:
+                label = stage_label(stage.name, stage.spec)
+                known = recorded.get(cell.name, {}).get(label)
+                like = similar.get((_kind(cell.name), label))
+                if known is None and not like:
+                    return None
+                total += known if known is not None else sum(like) / len(like)
+        return total
+
+
+def _kind(cell_name: str) -> str:
+    return cell_name.split("_seed")[0]
+
+
+def stage_label(stage: str, spec: dict) -> str:
+    """Return how durations name a stage: its name, for attacks with the attack's."""
+    return f"{stage}/{spec['name']}" if "name" in spec else stage
+
+
+def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
+    """Look up which stages of `cells` the store holds."""
+    cells, missing, stages = list(cells), {}, 0
+    seen: set[str] = set()
+    for cell in cells:
+        lacking = []
+        for stage in lab.stages(cell):
+            if stage.key not in seen:
+                stages += 1
+                seen.add(stage.key)
+                if lab.done(stage) is None:
+                    lacking.append(stage)
+        if lacking:
+            missing[cell] = lacking
+    return Plan(cells, missing, stages)
+
+
+@dataclass
+class Outcome:
+    """How a computation ended.
+
+    Attributes
+    ----------
+    failed : list of (Cell, message)
+        Cells whose computation failed; everything else was done all the same.
+    stopped : bool
+        The deadline passed; the next call goes on from here.
+    """
+
+    done: int = 0
+    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    stopped: bool = False
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many cells to compute at a time: one on a GPU, else up to four, a core each."""
+    return 1 if device.type == "cuda" else min(4, os.cpu_count() or 1)
+
+
+def compute(
+    lab: Lab,
+    plan: Plan,
+    *,
+    workers: int,
+    deadline: float | None = None,
+    report: Callable[[str], None] = print,
+) -> Outcome:
+    """Compute all that `plan` lacks, several cells at a time.
+
+    A cell that fails does not stop the others. What is done is stored at once, so a computation
+    that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    workers : int
+        Processes; results do not depend on their number.
+    deadline : float or None
+        `time.time()` at which to stop after the epoch or measurement under way.
+    report : function of one line
+    """
+    jobs = plan.jobs()
+    outcome, began = Outcome(), time.monotonic()
+    if not jobs:
+        return outcome
+    workers = min(workers, len(jobs)) if _importable(lab) else 1
+    width = len(str(len(jobs)))
+    for number, (job, seconds, error) in enumerate(_run(lab, jobs, workers, deadline), 1):
+        left = (time.monotonic() - began) / number * (len(jobs) - number)
+        line = f"[{number:{width}}/{len(jobs)}] {_title(job):<58} {seconds:6.1f} s"
+        if isinstance(error, OutOfTime):
+            outcome.stopped = True
+            continue
+        if error is not None:
+            outcome.failed.append((job.cell, str(error) or repr(error)))
+            report(f"{line}  FAILED: {error}")
+            if not isinstance(error, UserError):
+                report("".join(traceback.format_exception(error)).rstrip())
+            continue
+        outcome.done += 1
+        report(f"{line}   {_clock(left)} left")
+    return outcome
+
+
+def _title(job: Job) -> str:
+    if job.weights_only:
+        return f"{job.cell.architecture} seed {job.cell.seed} original, training"
+    return str(job.cell)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+Result = tuple[Job, float, BaseException | None]
+
+
+def _blocked(job: Job, broken: dict[Job, BaseException]) -> BaseException | None:
+    """Return why a job cannot be done, None if it can: what it needs failed, or had no time."""
+    cause = broken.get(job.needs())
+    if cause is None or isinstance(cause, OutOfTime):
+        return cause
+    return UserError("its original model could not be trained")
+
+
+def _run(lab: Lab, jobs: list[Job], workers: int, deadline: float | None) -> Iterator[Result]:
+    """Yield (job, seconds, error) as jobs end, none before what it needs."""
+    if workers == 1:
+        yield from _run_here(lab, jobs, deadline)
+        return
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    stop = context.Event()
+    arguments = (lab.profile, _shared(lab.data), lab.store.folder, str(lab.device), deadline)
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(stop, threads, *arguments, _modules(lab)),
+    ) as pool:
+        try:
+            yield from _run_in(pool, jobs)
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _run_in(pool: ProcessPoolExecutor, jobs: list[Job]) -> Iterator[Result]:
+    broken: dict[Job, BaseException] = {}
+    finished: set[Job] = set()
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        for job in list(waiting):
+            need = job.needs()
+            if (why := _blocked(job, broken)) is not None:
+                waiting.remove(job)
+                yield job, 0.0, why
+            elif need is None or need in finished or need not in jobs:
+                waiting.remove(job)
+                running[_submitted(pool, job)] = job
+        ready, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ready:
+            job = running.pop(future)
+            seconds, error = _outcome(future)
+            if error is None:
+                finished.add(job)
+            else:
+                broken[job] = error
+            yield job, seconds, error
+
+
+def _submitted(pool: ProcessPoolExecutor, job: Job) -> Future:
+    try:
+        return pool.submit(_work, job)
+    except BrokenExecutor as error:
+        failed: Future = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _outcome(future: Future) -> tuple[float, BaseException | None]:
+    error = future.exception()
+    if isinstance(error, BrokenExecutor):
+        error = UserError("a worker process died, perhaps for want of memory; use fewer --workers")
+    return (0.0, error) if error is not None else future.result()
+
+
+def _run_here(lab: Lab, jobs: list[Job], deadline: float | None) -> Iterator[Result]:
+    lab.deadline = deadline
+    threads = torch.get_num_threads()
+    broken: dict[Job, BaseException] = {}
+    try:
+        for job in jobs:
+            if (why := _blocked(job, broken)) is not None:
+                yield job, 0.0, why
+                continue
+            began = time.monotonic()
+            error = None
+            try:
+                _do(lab, job)
+            except Exception as caught:  # whatever a method raises, the other cells are done
+                error = broken[job] = caught
+            yield job, time.monotonic() - began, error
+    finally:
+        torch.set_num_threads(threads)
+
+
+_LAB: Lab | None = None
+
+
+def _start_worker(
+    stop: Event,
+    threads: int,
+    profile: Profile,
+    data: ImageData,
+    folder: Path,
+    device: str,
+    deadline: float | None,
+    modules: set[str],
+) -> None:
+    global _LAB
+    # Ctrl-C reaches the whole group of processes: the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(stop, os.getppid()), daemon=True).start()
+    for module in modules:
+        importlib.import_module(module)
+    os.environ["UNLEARNKIT_WORKER"] = "1"
+    torch.set_num_threads(threads)
+    _LAB = Lab(profile, data, Store(folder), device=device, deadline=deadline)
+
+
+def _end_with(stop: Event, parent: int) -> None:
+    """End this worker at once when told to, or when its parent is gone."""
+    while not stop.wait(1.0):
+        if os.getppid() != parent:
+            break
+    os._exit(1)
+
+
+def _work(job: Job) -> tuple[float, BaseException | None]:
+    began = time.monotonic()
+    try:
+        _do(_LAB, job)
+    except (UserError, OutOfTime) as error:
+        return time.monotonic() - began, error
+    return time.monotonic() - began, None
+
+
+def _do(lab: Lab, job: Job) -> None:
+    if lab.deadline is not None and time.time() > lab.deadline:
+        raise OutOfTime("no time left")
+    if job.weights_only:
+        lab.run_stage(lab.original_stage(job.cell.architecture, job.cell.seed))
+    else:
+        lab.run_cell(job.cell)
+
+
+def _shared(data: ImageData) -> ImageData:
+    """Return `data` on the CPU with its fingerprint known, so that no worker computes it anew."""
+    moved = data.to("cpu")
+    _ = moved.fingerprint
+    for tensor in (moved.train_images, moved.train_labels, moved.test_images, moved.test_labels):
+        tensor.share_memory_()
+    return moved
+
+
+def _modules(lab: Lab) -> set[str]:
+    """Return the modules that define the profile's methods and attacks."""
+    chosen = [METHODS[name] for name in lab.profile["methods"]]
+    chosen += [get_attack(entry["name"]) for entry in lab.profile["attack"]]
+    return {entry.function.__module__ for entry in chosen}
+
+
+def _importable(lab: Lab) -> bool:
+    """Tell whether a new process can know all methods and attacks: it cannot know a notebook's."""
+    return "__main__" not in _modules(lab)

@@ -1,0 +1,17 @@
+"""The errors a user can cause and mend."""
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something in the input is wrong; one line says what, what is allowed, what to do."""
+
+
+def unknown(kind: str, value: object, known: Iterable[object]) -> UserError:
+    """Return the error for a `value` that is not among the `known` ones of its `kind`."""
+    return UserError(f"unknown {kind} {str(value)!r}; known: {', '.join(map(str, known))}")
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of any error without its line breaks; without one, the error's kind."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,30 @@
+"""The study's four figures: a tidy frame to look at, a figure drawn from it, files to keep.
+
+Each figure `f(s, ...)` has a companion `f_data(s, ...)` that returns the frame drawn from.
+"""
+
+from unlearnkit.figures.conjectures import (
+    conjectures,
+    conjectures_data,
+    conjectures_statistics,
+)
+from unlearnkit.figures.fairness import PUBLISHED, fairness_gap, fairness_gap_data
+from unlearnkit.figures.layerwise import layerwise, layerwise_data
+from unlearnkit.figures.robustness import robustness, robustness_data
+from unlearnkit.figures.samples import samples
+from unlearnkit.figures.saving import save_figure
+
+__all__ = [
+    "PUBLISHED",
+    "conjectures",
+    "conjectures_data",
+    "conjectures_statistics",
+    "fairness_gap",
+    "fairness_gap_data",
+    "layerwise",
+    "layerwise_data",
+    "robustness",
+    "robustness_data",
+    "samples",
+    "save_figure",
+]

@@ -1,0 +1,527 @@
+"""From a cell of the study to its measurements, each stage stored under its own key."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from unlearnkit import attacks, fairness, metrics, models, privacy
+from unlearnkit.data import ImageData, load
+from unlearnkit.errors import UserError
+from unlearnkit.methods import Unlearned, get, parse_hyperparameters, unlearn
+from unlearnkit.profile import Profile
+from unlearnkit.seeding import derive, stream
+from unlearnkit.split import Split, make_split
+from unlearnkit.store import Entry, Store, key_of, now
+from unlearnkit.training import train
+
+MEASUREMENTS = ("quality", "fairness", "robustness", "transfer")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One model of the study: everything that tells it from the others.
+
+    `progress` is 1.0 for a finished model and less for a checkpoint along the original's training.
+    """
+
+    architecture: str
+    forget: str
+    method: str
+    scope: str
+    seed: int
+    progress: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """A file name, e.g. 'resnet50_random-0.1_cf_all_seed0'."""
+        at = "" if self.progress == 1 else f"_at{self.progress:g}"
+        kind, _, value = self.forget.partition(":")
+        words = (self.architecture, kind, value, self.method, self.scope)
+        # Names of classes, models and methods may hold anything, slashes included.
+        architecture, kind, value, method, scope = (quote(word, safe="") for word in words)
+        return f"{architecture}_{kind}-{value}_{method}_{scope}_seed{self.seed}{at}"
+
+    def __str__(self) -> str:
+        at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"
+        scope = "" if self.scope == "all" else f" {self.scope}"
+        return f"{self.architecture} {self.forget} seed {self.seed} {self.method}{scope}{at}"
+
+
+def cells_of(profile: Profile) -> list[Cell]:
+    """Return the cells of a profile, each once, originals first."""
+    cells = []
+    for architecture in profile["architectures"]:
+        for number, entry in enumerate(profile["forget"]):
+            for seed in entry["seeds"]:
+                place = (architecture, entry["set"])
+                cells.append(Cell(*place, "original", "all", seed))
+                if number == 0:
+                    cells += [
+                        Cell(*place, "original", "all", seed, float(at))
+                        for at in profile["checkpoints"]
+                    ]
+                cells += [
+                    Cell(*place, method, scope, seed)
+                    for scope in entry["scopes"]
+                    for method in profile["methods"]
+                ]
+    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a cell: what it is called, the spec its key is made of, and how to do it."""
+
+    name: str
+    spec: dict[str, Any]
+    compute: Callable[[], tuple[Any, dict[str, Any]]]
+    has_tensors: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key the result is stored under."""
+        return key_of(self.name, self.spec)
+
+
+class Lab:
+    """A profile on a data set, with its store: knows every stage's spec and how to compute it."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        data: ImageData,
+        store: Store,
+        *,
+        device: torch.device | str = "cpu",
+        deadline: float | None = None,
+    ) -> None:
+        self.profile, self.store = profile, store
+        self.device = torch.device(device)
+        self.deadline = deadline
+        self.data = data.to(self.device)
+        self.split = lru_cache(maxsize=None)(self._split)
+        self._models = lru_cache(maxsize=2)(self._load_model)
+
+    # -- specs: what a result depends on ---------------------------------------------------------
+
+    def original_stage(self, architecture: str, seed: int, progress: float = 1.0) -> Stage:
+        """Return the training of the original, or the part of it up to a checkpoint."""
+        recipe = self._recipe(self.profile.recipe(architecture))
+        spec = {
+            **self._model_spec(architecture, seed),
+            "images": _index_key(self._any_split(seed).train),
+            "recipe": recipe,
+        }
+        if progress < 1:
+            spec["epochs_done"] = round(progress * recipe["epochs"])
+        return Stage(
+            "original", spec, lambda: self._train_original(architecture, seed, progress), True
+        )
+
+    def model_stage(self, cell: Cell) -> Stage:
+        """Return the stage that makes the cell's weights."""
+        if cell.method == "original":
+            return self.original_stage(cell.architecture, cell.seed, cell.progress)
+        split, chosen = self.split(cell.forget, cell.seed), get(cell.method)
+        spec = {
+            "method": cell.method,
+            "method_version": chosen.version,
+            "scope": cell.scope,
+            "seed": cell.seed,
+            "retain": _index_key(split.retain),
+            "forget": _index_key(split.forget),
+            "hyperparameters": self._recipe(
+                self.profile.hyperparameters(cell.method, cell.architecture)
+            ),
+        }
+        if cell.method == "retrain":
+            spec["fresh"] = self._model_spec(cell.architecture, cell.seed)
+        if cell.method != "retrain" or cell.scope != "all":
+            spec["original"] = self.original_stage(cell.architecture, cell.seed).key
+        return Stage("unlearn", spec, lambda: self._unlearn(cell), True)
+
+    def stages(self, cell: Cell) -> list[Stage]:
+        """Return the cell's stages in the order they can be done in."""
+        made = self.model_stage(cell)
+        stages = [made]
+        spec = {"model": made.key, "split": self.split(cell.forget, cell.seed).hash}
+        measure = self.profile["measure"]
+        quality = {**spec, "mia_images": measure["mia_images"], "seed": cell.seed}
+        stages.append(Stage("quality", quality, lambda: self._quality(cell)))
+        spread = {
+            "model": made.key,
+            "images_per_class": measure["fairness_images_per_class"],
+            "seed": cell.seed,
+        }
+        stages.append(Stage("fairness", spread, lambda: self._fairness(cell)))
+        for entry in self.profile["attack"]:
+            if not (entry["everywhere"] or (cell.scope == "all" and cell.progress == 1)):
+                continue
+            attack = {
+                **spec,
+                "name": entry["name"],
+                "images": _counts(cell, entry),
+                "options": attacks.attack_params(entry["name"], entry["options"]),
+                "epsilons": sorted(float(e) for e in entry["epsilons"]),
+                "batch_size": measure["batch_size"],
+                "seed": cell.seed,
+            }
+            stages.append(Stage("robustness", attack, lambda e=entry: self._robustness(cell, e)))
+            if entry["transfer"] and cell.progress == 1:
+                source = self.original_stage(cell.architecture, cell.seed).key
+                moved = {**attack, "source": source}
+                stages.append(Stage("transfer", moved, lambda e=entry: self._transfer(cell, e)))
+        return stages
+
+    # -- doing them ------------------------------------------------------------------------------
+
+    def done(self, stage: Stage) -> Entry | None:
+        """Return the stage's stored result, or None if it has to be computed."""
+        entry = self.store.get(stage.name, stage.spec)
+        if entry is None or not stage.has_tensors:
+            return entry
+        weights = self.store.path(stage.name, stage.key, "safetensors")
+        return entry if weights.exists() else None
+
+    def run_stage(self, stage: Stage) -> Entry:
+        """Return the stage's result, computed now if the store lacks it."""
+        if (entry := self.done(stage)) is not None:
+            return entry
+        began = time.perf_counter()
+        value, machine = stage.compute()
+        machine |= {"wall": time.perf_counter() - began, "date": now()}
+        return self.store.put(stage.name, stage.spec, value, machine)
+
+    def run_cell(self, cell: Cell) -> list[Entry]:
+        """Compute what the store lacks of a cell; return all its results.
+
+        Raises
+        ------
+        OutOfTime
+            If the deadline passed; what was done is stored.
+        """
+        return [self.run_stage(stage) for stage in self.stages(cell)]
+
+    def model(self, cell: Cell) -> models.Classifier:
+        """Return the cell's model in evaluation mode, computed now if the store lacks it."""
+        stage = self.model_stage(cell)
+        self.run_stage(stage)
+        return self._models(cell)
+
+    def _load_model(self, cell: Cell) -> models.Classifier:
+        stage = self.model_stage(cell)
+        tensors = self.store.get_tensors(stage.name, stage.key)
+        if tensors is None:
+            # Damaged since it was planned, and set aside by now: make it once more.
+            value, machine = stage.compute()
+            self.store.put(stage.name, stage.spec, value, {**machine, "date": now()})
+            tensors = self.store.get_tensors(stage.name, stage.key)
+        model = self.fresh_model(cell.architecture, cell.seed)
+        model.load_state_dict(tensors)
+        return model.to(self.device).eval()
+
+    def fresh_model(self, architecture: str, seed: int) -> models.Classifier:
+        """Return the untrained model every training of this architecture and seed starts from."""
+        return models.build(
+            architecture,
+            num_classes=self.data.num_classes,
+            image_size=self.data.image_size,
+            mean=self.data.mean,
+            std=self.data.std,
+            seed=derive(seed, "weights"),
+            **self.profile.model_options(architecture),
+        )
+
+    def _train_original(
+        self, architecture: str, seed: int, progress: float
+    ) -> tuple[Any, dict[str, Any]]:
+        finished = self.original_stage(architecture, seed)
+        recipe, _ = parse_hyperparameters(finished.spec["recipe"], {}, architecture)
+        steps = {
+            round(at * recipe.epochs): self.original_stage(architecture, seed, at)
+            for at in self.profile["checkpoints"]
+        }
+        model = self.fresh_model(architecture, seed).to(self.device)
+
+        def keep(epochs_done: int, model: torch.nn.Module) -> None:
+            if (stage := steps.get(epochs_done)) is not None:
+                self.store.put_tensors("original", stage.key, model.state_dict())
+                self.store.put("original", stage.spec, {"log": {}}, {"seconds": 0, "wall": 0.0})
+
+        if progress < 1 and round(progress * recipe.epochs) == 0:
+            wanted = self.original_stage(architecture, seed, progress)
+            self.store.put_tensors("original", wanted.key, model.state_dict())
+            return {"log": {}}, {"seconds": 0}
+        with metrics.peak_memory(self.device) as peak:
+            began = time.perf_counter()
+            run = train(
+                model,
+                self.data,
+                self._any_split(seed).train,
+                recipe,
+                seed=derive(seed, "original"),
+                name=f"{architecture} original",
+                on_epoch=keep,
+                state_file=self.store.state_file("original", finished.key),
+                deadline=self.deadline,
+            )
+            seconds = time.perf_counter() - began
+        value = {"log": run.log, "memory": _memory(run.memory())}
+        machine = {"seconds": seconds, "peak_memory": _number(peak.bytes)}
+        self.store.put_tensors("original", finished.key, run.model.state_dict())
+        if progress < 1:
+            # The checkpoint was asked for alone: the finished model is a gift.
+            self.store.put("original", finished.spec, value, {**machine, "wall": seconds})
+            return {"log": {}}, {"seconds": 0}
+        return value, machine
+
+    def _unlearn(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
+        stage = self.model_stage(cell)
+        made = self.unlearn(cell, stage)
+        self.store.put_tensors("unlearn", stage.key, made.model.state_dict())
+        value = {"log": made.log, "memory": _memory(made.memory), "parameters": made.parameters}
+        return value, {"seconds": made.seconds, "peak_memory": _number(made.peak_memory)}
+
+    def unlearn(self, cell: Cell, stage: Stage) -> Unlearned:
+        """Run the cell's method on its original."""
+        if cell.method == "retrain" and cell.scope == "all":
+            original = self.fresh_model(cell.architecture, cell.seed)
+        else:
+            original = self.model(replace(cell, method="original", scope="all"))
+        return unlearn(
+            cell.method,
+            original,
+            self.data,
+            self.split(cell.forget, cell.seed),
+            hyperparameters=stage.spec["hyperparameters"],
+            seed=derive(cell.seed, cell.method),
+            scope=cell.scope,
+            fresh=lambda: self.fresh_model(cell.architecture, derive(cell.seed, "retrain")),
+            state_file=self.store.state_file("unlearn", stage.key),
+            deadline=self.deadline,
+        )
+
+    def _quality(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
+        model, data = self.model(cell), self.data
+        split = self.split(cell.forget, cell.seed)
+        size = self.profile["measure"]["batch_size"]
+
+        def look(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+            logits = metrics.predictions(
+                model, images[index.to(self.device)], batch_size=size, device=self.device
+            )
+            return logits, labels[index.to(self.device)].cpu()
+
+        retain = look(data.train_images, data.train_labels, split.retain)
+        forget = look(data.train_images, data.train_labels, split.forget)
+        test = look(data.test_images, data.test_labels, split.test)
+        value = {"RA": _accuracy(*retain), "FA": _accuracy(*forget)}
+        value["UA"] = 100 - value["FA"]
+        if split.forgotten_class is not None:
+            inside = test[1] == split.forgotten_class
+            value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
+            test = test[0][~inside], test[1][~inside]
+        value["TA"] = _accuracy(*test)
+        limit = self.profile["measure"]["mia_images"] or None
+        sides = [privacy.true_class_confidence(*side) for side in (retain, test, forget)]
+        generator = stream(cell.seed, "membership")
+        sides[:2] = [
+            side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]
+        ]
+        value["MIA"] = privacy.mia_efficacy(*sides, seed=cell.seed)
+        return value, {}
+
+    def _fairness(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
+        model, measure = self.model(cell), self.profile["measure"]
+        index = fairness.balanced(
+            self.data.test_labels,
+            measure["fairness_images_per_class"] or None,
+            self.data.num_classes,
+            derive(cell.seed, "fairness"),
+        ).to(self.device)
+        sigma = fairness.class_sigma(
+            model,
+            self.data.test_images[index],
+            self.data.test_labels[index],
+            num_classes=self.data.num_classes,
+            batch_size=measure["batch_size"],
+            device=self.device,
+        )
+        value = {name: _rounded(table) for name, table in sigma.items()}
+        value["layers"] = [layer.name for layer in models.norm_layers(model)]
+        value["images_per_class"] = len(index) // self.data.num_classes
+        return value, {}
+
+    def _attacked_images(
+        self, cell: Cell, entry: Mapping[str, Any]
+    ) -> tuple[dict[str, slice], Tensor, Tensor]:
+        """Return the images [N, 3, H, W] and labels [N] to attack, and where each set lies in them.
+
+        Test, retain and forget images, drawn by seed, go through the attack together.
+        """
+        split, data = self.split(cell.forget, cell.seed), self.data
+        test = split.test
+        if split.forgotten_class is not None:
+            test = test[(data.test_labels[test.to(self.device)] != split.forgotten_class).cpu()]
+        sources = {
+            "test": (data.test_images, data.test_labels, test),
+            "retain": (data.train_images, data.train_labels, split.retain),
+            "forget": (data.train_images, data.train_labels, split.forget),
+        }
+        where, images, labels, start = {}, [], [], 0
+        for name, count in _counts(cell, entry).items():
+            all_images, all_labels, index = sources[name]
+            order = torch.randperm(len(index), generator=stream(cell.seed, "attacked", name))
+            chosen = index[order[:count]].sort().values.to(self.device)
+            images.append(all_images[chosen])
+            labels.append(all_labels[chosen])
+            if len(chosen):
+                where[name] = slice(start, start + len(chosen))
+            start += len(chosen)
+        return where, torch.cat(images), torch.cat(labels)
+
+    def _attack_arguments(self, cell: Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "attack": entry["name"],
+            "epsilons": [e / 255 for e in sorted(entry["epsilons"])],
+            "params": attacks.attack_params(entry["name"], entry["options"]),
+            "num_classes": self.data.num_classes,
+            "batch_size": self.profile["measure"]["batch_size"],
+            "seed": derive(cell.seed, "attack"),
+            "device": self.device,
+        }
+
+    def _robustness(self, cell: Cell, entry: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        where, images, labels = self._attacked_images(cell, entry)
+        arguments = self._attack_arguments(cell, entry)
+        arguments["epsilons"] = [0.0, *arguments["epsilons"]]
+        right = attacks.robust_curve(self.model(cell), images, labels, **arguments)
+        return self._attack_value(entry, where, right, labels), {}
+
+    def _transfer(self, cell: Cell, entry: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        where, images, labels = self._attacked_images(cell, entry)
+        model, size = self.model(cell), self.profile["measure"]["batch_size"]
+        right = [
+            attacks.score_images(model, shown, labels, batch_size=size, device=self.device)
+            for shown in (images, *self._adversarial(cell, entry, images, labels))
+        ]
+        return self._attack_value(entry, where, torch.stack(right), labels), {}
+
+    def _adversarial(
+        self, cell: Cell, entry: Mapping[str, Any], images: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return images [E, N, 3, H, W] made on the original, stored for the next cell."""
+        source = replace(cell, method="original", scope="all", progress=1.0)
+        arguments = self._attack_arguments(cell, entry)
+        spec = {name: value for name, value in arguments.items() if name != "device"}
+        spec |= {
+            "source": self.model_stage(source).key,
+            "split": self.split(cell.forget, cell.seed).hash,
+            "images": _counts(cell, entry),
+        }
+        key = key_of("adversarial", spec)
+        stored = self.store.get_tensors("adversarial", key)
+        if stored is None:
+            made = attacks.transfer_images(self.model(source), images, labels, **arguments)
+            stored = {"images": made}
+            self.store.put_tensors("adversarial", key, stored)
+        return stored["images"]
+
+    def _attack_value(
+        self, entry: Mapping[str, Any], where: dict[str, slice], right: Tensor, labels: Tensor
+    ) -> dict[str, Any]:
+        sets = {name: self._per_class(right[:, part], labels[part]) for name, part in where.items()}
+        return {"epsilons": [0.0, *sorted(map(float, entry["epsilons"]))], "sets": sets}
+
+    def _per_class(self, right: Tensor, labels: Tensor) -> dict[str, Any]:
+        one_hot = torch.nn.functional.one_hot(labels.cpu(), self.data.num_classes)
+        return {"n": one_hot.sum(0).tolist(), "right": (right.long() @ one_hot).tolist()}
+
+    # -- pieces of specs -------------------------------------------------------------------------
+
+    def _split(self, forget: str, seed: int) -> Split:
+        split = make_split(
+            self.data, forget=forget, validation=self.profile["validation"], seed=seed
+        )
+        path = self.store.folder / "splits" / f"{split.hash[:20]}.json"
+        if not path.exists():
+            split.save(path)
+        return split
+
+    def _any_split(self, seed: int) -> Split:
+        """Return some split of `seed`: they share the training images, whatever they forget."""
+        return self.split(self.profile["forget"][0]["set"], seed)
+
+    @cached_property
+    def _data_spec(self) -> dict[str, Any]:
+        return {"data": self.data.fingerprint, "size": self.data.image_size}
+
+    def _model_spec(self, architecture: str, seed: int) -> dict[str, Any]:
+        options = self.profile.model_options(architecture)
+        return {**self._data_spec, "architecture": architecture, "model": options, "seed": seed}
+
+    def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyper-parameters as they act: mirrored only where the data allow it."""
+        return {**values, "flip": bool(values["flip"] and self.data.flip)}
+
+
+def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
+    """Load the profile's data set, or another, in the profile's size and number of images."""
+    return load(
+        dataset or profile["dataset"],
+        size=profile["image_size"] or None,
+        train_images=profile["train_images"] or None,
+        test_images=profile["test_images"] or None,
+    )
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """Return the device to compute on: the one named, else a GPU if there is one, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda asked for, but this machine's torch sees no GPU; use cpu")
+    return device
+
+
+def _counts(cell: Cell, entry: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many images of each set to attack; restricted models only on test images."""
+    whole = cell.scope == "all" and cell.progress == 1
+    return {
+        "test": entry["test"],
+        "retain": entry["retain"] if whole else 0,
+        "forget": entry["forget"] if whole else 0,
+    }
+
+
+def _index_key(index: Tensor) -> str:
+    """Return 20 hexadecimal digits that stand for an index list."""
+    return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return metrics.accuracy(logits.argmax(1) == labels)
+
+
+def _memory(count: metrics.MemoryCount) -> dict[str, int]:
+    return {**asdict(count), "total": count.total}
+
+
+def _number(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _rounded(table: Tensor) -> list[list[float]]:
+    """Return a table with six significant digits: more than float32 activations carry."""
+    return [[float(f"{value:.6g}") for value in row] for row in table.tolist()]

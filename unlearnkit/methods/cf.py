@@ -1,0 +1,16 @@
+"""CF: catastrophic forgetting, also called fine-tuning."""
+
+from unlearnkit.methods import method
+from unlearnkit.training import Run
+
+
+@method("cf", title="CF")
+def finetune(run: Run) -> None:
+    """Go on training on the retain set alone, and trust that the rest is forgotten.
+
+    Under a scope this is CF-k of Goel et al., *Towards Adversarial Evaluations for Inexact Machine
+    Unlearning* (2022).
+    """
+    for epoch in run.epochs():
+        for images, labels in run.retain(epoch):
+            run.step(run.cross_entropy(images, labels))

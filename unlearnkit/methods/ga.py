@@ -1,0 +1,15 @@
+"""GA: gradient ascent, the simplest baseline (NegGrad)."""
+
+from unlearnkit.methods import method
+from unlearnkit.training import Run
+
+
+@method("ga", title="GA")
+def gradient_ascent(run: Run) -> None:
+    """Climb the cross-entropy on the forget set; nothing holds the retain set in place.
+
+    Golatkar et al., *Eternal Sunshine of the Spotless Net* (CVPR 2020) describe it as a baseline.
+    """
+    for epoch in run.epochs():
+        for images, labels in run.forget(epoch):
+            run.step(-run.cross_entropy(images, labels))

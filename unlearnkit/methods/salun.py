@@ -1,0 +1,112 @@
+"""SalUn: saliency unlearning, random labels on the weights that matter to the forget set."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlearnkit.errors import UserError
+from unlearnkit.methods import method
+from unlearnkit.methods.rl import OPTIONS as RL_OPTIONS
+from unlearnkit.methods.rl import random_label_epoch
+from unlearnkit.models import trainable
+from unlearnkit.training import Run, cut
+
+OPTIONS = {"mask_fraction": float, "leak_compat": bool, **RL_OPTIONS}
+
+
+@method("salun", title="SalUn", options=OPTIONS)
+def saliency_unlearning(run: Run) -> None:
+    """Do random labels, changing only the weights with the largest forget gradient.
+
+    Fan et al., *SalUn* (ICLR 2024). The mask is ranked once, on the original, over all trainable
+    parameters together, those of the normalisation layers included; running statistics are free.
+
+    Options
+    -------
+    mask_fraction : float
+        Share of the weights that may change, in [0, 1]; published 0.5.
+    leak_compat : bool
+        Mask the gradient alone, as the published numbers did: weight decay and momentum then still
+        move the masked weights. False keeps them bit-identical, as the authors' fix of 2026 does.
+    and those of RL
+
+    Log
+    ---
+    mask_density/NAME : share of weights that may change in each layer group, in [0, 1]
+    """
+    if not 0 <= run.options.mask_fraction <= 1:
+        raise UserError(f"salun: mask_fraction is {run.options.mask_fraction}; allowed: 0 to 1")
+    parameters = dict(trainable(run.model))
+    masks = top_fraction(saliency(run, parameters), run.options.mask_fraction)
+    for group, density in densities(masks).items():
+        run.log[f"mask_density/{group}"] = density
+    Gate(run, parameters, masks)
+    for epoch in run.epochs():
+        random_label_epoch(run, epoch)
+
+
+def saliency(run: Run, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return |sum over the forget set of the loss gradient| of each parameter, in eval mode."""
+    run.model.eval()
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    for index in run.forget_index.split(run.recipe.batch_size):
+        images = cut(run.images, index, crop=0, flip=False, generator=None)
+        loss = F.cross_entropy(run.model(images), run.labels[index.to(run.device)])
+        # A weight that the loss does not reach has gradient 0.
+        gradients = torch.autograd.grad(
+            loss, parameters.values(), allow_unused=True, materialize_grads=True
+        )
+        for name, gradient in zip(parameters, gradients, strict=True):
+            total[name] += gradient
+    return {name: value.abs() for name, value in total.items()}
+
+
+def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """Return masks that are True for exactly round(fraction * count) of all weights, by rank."""
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    keep = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    # A stable sort, so that ties fall the same way on every device.
+    order = torch.argsort(flat, descending=True, stable=True)
+    keep[order[: round(fraction * len(flat))]] = True
+    parts = keep.split([score.numel() for score in scores.values()])
+    return {
+        name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)
+    }
+
+
+def densities(masks: dict[str, Tensor]) -> dict[str, float]:
+    """Return the share of True weights per group of layers, e.g. 'layer3' or 'blocks.1'."""
+    groups: dict[str, list[Tensor]] = {}
+    for name, mask in masks.items():
+        parts = name.removeprefix("net.").split(".")
+        group = ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
+        groups.setdefault(group, []).append(mask.flatten())
+    return {group: torch.cat(parts).float().mean().item() for group, parts in groups.items()}
+
+
+class Gate:
+    """Holds masked weights where they are: gradient before the step, weight and momentum after."""
+
+    def __init__(self, run: Run, parameters: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        self.optimizer = run.optimizer
+        self.held = [
+            (parameter, masks[name], parameter.detach().clone())
+            for name, parameter in parameters.items()
+            if not masks[name].all()
+        ]
+        run.before_step.append(self.mask_gradients)
+        if not run.options.leak_compat:
+            run.after_step.append(self.restore)
+
+    def mask_gradients(self) -> None:
+        for parameter, mask, _ in self.held:
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for parameter, mask, start in self.held:
+            parameter.copy_(torch.where(mask, parameter, start))
+            for value in self.optimizer.state[parameter].values():
+                if torch.is_tensor(value) and value.shape == mask.shape:
+                    value.mul_(mask)

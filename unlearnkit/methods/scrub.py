@@ -1,0 +1,84 @@
+"""SCRUB: a student that obeys its teacher selectively."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlearnkit.errors import UserError
+from unlearnkit.methods import method
+from unlearnkit.models import trainable
+from unlearnkit.seeding import stream
+from unlearnkit.training import Run
+
+OPTIONS = {
+    "alpha": float,
+    "gamma": float,
+    "temperature": float,
+    "msteps": int,
+    "forget_batch_size": int,
+    "jitter": float,
+}
+
+
+@method("scrub", title="SCRUB", options=OPTIONS)
+def scrub(run: Run) -> None:
+    """Drive the student away from the frozen original on the forget set, back on the retain set.
+
+    Kurmanji et al., *Towards Unbounded Machine Unlearning* (NeurIPS 2023). Each of the first
+    `msteps` epochs starts with a *max* pass over the forget set, loss -T^2 KL(teacher || student);
+    every epoch ends with a *min* pass over the retain set, gamma CE + alpha T^2 KL.
+
+    Options
+    -------
+    alpha, gamma : float
+        Weights of the retain set's divergence and cross-entropy.
+    temperature : float
+        T, above 0.
+    msteps : int
+        Number of epochs with a max pass.
+    forget_batch_size : int
+    jitter : float
+        Relative size of a Gaussian push given to the weights at the start; 0 for the published
+        form. Student and teacher start equal, where the divergence has no gradient: BatchNorm in
+        training mode tells them apart, but a ViT without dropout would stay where it is.
+
+    Log
+    ---
+    max_steps : number of steps of the max passes, the method's real hyper-parameter
+    """
+    options = run.options
+    if options.temperature <= 0 or options.forget_batch_size < 1 or options.msteps < 0:
+        raise UserError("scrub: temperature must be > 0, forget_batch_size >= 1, msteps >= 0")
+    push(run, options.jitter)
+    batches = math.ceil(len(run.forget_index) / options.forget_batch_size)
+    run.log["max_steps"] = min(options.msteps, run.recipe.epochs) * batches
+    for epoch in run.epochs():
+        if epoch < options.msteps:
+            for images, _ in run.forget(epoch, options.forget_batch_size):
+                run.step(-divergence(run, images, run.logits(images)))
+        for images, labels in run.retain(epoch):
+            logits = run.logits(images)
+            loss = options.gamma * F.cross_entropy(logits, labels)
+            run.step(loss + options.alpha * divergence(run, images, logits))
+
+
+def divergence(run: Run, images: Tensor, logits: Tensor) -> Tensor:
+    """Return T^2 KL(teacher || student), summed over classes and averaged over the batch."""
+    temperature = run.options.temperature
+    teacher = F.log_softmax(run.original_logits(images) / temperature, 1)
+    student = F.log_softmax(logits / temperature, 1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+@torch.no_grad()
+def push(run: Run, jitter: float) -> None:
+    """Move each trainable tensor by Gaussian noise of `jitter` times its own standard deviation."""
+    if jitter == 0 or run.recipe.epochs == 0:
+        return
+    generator = stream(run.seed, "jitter")
+    for _, parameter in trainable(run.model):
+        noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+        spread = parameter.std() if parameter.numel() > 1 else parameter.abs().mean()
+        parameter.add_(jitter * spread * noise)

@@ -1,0 +1,253 @@
+"""Predictions, accuracies, distances to retraining, and what a training step costs in memory."""
+
+import math
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from unlearnkit.errors import unknown
+
+ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
+GAP_METRICS = ["UA", "RA", "TA", "MIA"]
+PRECISIONS = ("fp32", "bf16")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put every module of `model` in evaluation mode, and each back in its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def to_float(images: Tensor, device: str | torch.device = "cpu") -> Tensor:
+    """Return `images` on `device` as float32 in [0, 1]; uint8 is divided by 255."""
+    images = images.to(device)
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def prefers_channels_last(model: nn.Module) -> bool:
+    """Say whether `model` is convolutional; a single convolution is but a patch embedding."""
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
+
+
+def predictions(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    batch_size: int = 512,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+) -> Tensor:
+    """Return the logits of `model` in evaluation mode.
+
+    Parameters
+    ----------
+    model : Module
+        On `device`, taking float images in [0, 1]. Its modes are restored.
+    images : Tensor [N, 3, H, W]
+        uint8, or float in [0, 1], on any device; moved batch by batch.
+    precision : {'fp32', 'bf16'}
+        'bf16' runs under autocast.
+
+    Returns
+    -------
+    Tensor [N, C]
+        float32, on the CPU.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    layout = torch.channels_last if prefers_channels_last(model) else torch.contiguous_format
+    kind = torch.device(device).type
+    autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
+    with evaluating(model), torch.inference_mode(), autocast:
+        batches = [
+            model(to_float(batch, device).contiguous(memory_format=layout)).float().cpu()
+            for batch in images.split(batch_size)
+        ]
+    return torch.cat(batches)
+
+
+def accuracy(correct: Tensor) -> float:
+    """Return the percentage of true entries in a bool tensor; NaN where there is none to count."""
+    return 100.0 * correct.double().mean().item() if correct.numel() else math.nan
+
+
+# --- distances to the retrained model --------------------------------------------------------
+
+
+def average_gap(quality: pd.DataFrame) -> pd.DataFrame:
+    """Return how far each model is from the retrained one: mean over UA, RA, TA, MIA of |Δ|.
+
+    Parameters
+    ----------
+    quality : DataFrame
+        Columns `ID`, metric, value (percent).
+
+    Returns
+    -------
+    DataFrame
+        One row for each ID with the column `average_gap` in percent points. The reference is
+        'retrain' of the same architecture, forget set and seed, with scope 'all' and progress 1;
+        where it or one of the four metrics is missing, the gap is NaN.
+    """
+    rows = quality[quality["metric"].isin(GAP_METRICS)]
+    wide = rows.pivot(index=ID, columns="metric", values="value").reindex(columns=GAP_METRICS)
+    wide = wide.reset_index()
+    paired = _beside_retrain(wide, ["architecture", "forget", "seed"], GAP_METRICS)
+    distances = [(paired[name] - paired[f"{name}_retrain"]).abs() for name in GAP_METRICS]
+    gap = pd.concat(distances, axis=1).mean(axis=1, skipna=False)
+    return wide[ID].assign(average_gap=gap.to_numpy())
+
+
+def excess(robust: pd.DataFrame) -> pd.DataFrame:
+    """Return the robustness frame with the columns `drop` and `excess`, in percent points.
+
+    `drop` is clean − robust accuracy of the same model on the same images (same attack, access
+    and class; clean is the row at ε = 0). `excess` is the drop minus that of the retrained model
+    of the same architecture, forget set and seed under the same attack and ε. Either is NaN
+    where the row it refers to is missing.
+    """
+    setting = ["attack", "images", "access", "class_index"]
+    clean = robust.loc[robust["epsilon"] == 0, [*ID, *setting, "accuracy"]]
+    clean = clean.rename(columns={"accuracy": "clean"})
+    frame = robust.merge(clean, on=[*ID, *setting], how="left", validate="many_to_one")
+    frame["drop"] = frame.pop("clean") - frame["accuracy"]
+    frame = _beside_retrain(
+        frame, ["architecture", "forget", "seed", "epsilon", *setting], ["drop"]
+    )
+    frame["excess"] = frame["drop"] - frame.pop("drop_retrain")
+    return frame.set_index(robust.index)
+
+
+def _beside_retrain(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
+    """Add the retrained model's `values`, matched on `keys`, as columns ending in `_retrain`."""
+    exact = (frame["method"] == "retrain") & (frame["scope"] == "all") & (frame["progress"] == 1)
+    reference = frame.loc[exact, [*keys, *values]]
+    reference = reference.rename(columns={name: f"{name}_retrain" for name in values})
+    return frame.merge(reference, on=keys, how="left", validate="many_to_one")
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MemoryCount:
+    """Bytes one training step needs, counted: `total` is the sum of the other four."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Sum of the parts, in bytes."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+class _Saved:
+    """What autograd keeps instead of the tensor; dies with the graph node that saved it."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class SavedBytes:
+    """Counts what autograd saves for the backward pass of the forward passes inside the block.
+
+    `total` is known when the block ends, which has to be before the backward pass: the bytes of
+    the storages held then, each once and whole, without those of `model`'s parameters and buffers
+    and of `others`, which are there anyway.
+    """
+
+    def __init__(self, model: nn.Module, others: Iterable[Tensor] = ()) -> None:
+        self.total = 0
+        self._known = [*model.parameters(), *model.buffers(), *others]
+        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._hooks = saved_tensors_hooks(self._pack, lambda handle: handle.tensor)
+
+    def _pack(self, tensor: Tensor) -> _Saved:
+        # Detached: an output would hold the node that holds it, and neither would ever be freed.
+        handle = _Saved(tensor.detach())
+        self._saved.add(handle)
+        return handle
+
+    def __enter__(self) -> "SavedBytes":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hooks.__exit__(*exception)
+        self.total = _storage_bytes((handle.tensor for handle in self._saved), self._known)
+        self._known = []
+
+
+def _storage_bytes(tensors: Iterable[Tensor], known: Iterable[Tensor]) -> int:
+    skip = {tensor.untyped_storage().data_ptr() for tensor in known}
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return sum(size for pointer, size in sizes.items() if pointer not in skip)
+
+
+@dataclass
+class Peak:
+    """Filled in when `peak_memory` ends: bytes, NaN where the device cannot say."""
+
+    bytes: float = math.nan
+
+
+@contextmanager
+def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
+    """Measure the peak of the device's memory while the block runs.
+
+    On CUDA the peak of what torch allocated on `device`; on a Linux CPU the peak resident size of
+    the whole process, interpreter included; elsewhere NaN. Blocks do not nest: the inner one
+    resets the outer one's mark.
+
+    Examples
+    --------
+    >>> with peak_memory("cpu") as peak:
+    ...     train()
+    >>> peak.bytes
+    """
+    device = torch.device(device)
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    resettable = device.type == "cpu" and _reset_resident_peak()
+    try:
+        yield peak
+    finally:
+        if device.type == "cuda":
+            peak.bytes = float(torch.cuda.max_memory_allocated(device))
+        elif resettable:
+            peak.bytes = _resident_peak()
+
+
+def _reset_resident_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident_peak() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024.0 * int(line.split()[1])
+    return math.nan

@@ -1,0 +1,44 @@
+"""The study's tables and figures by name: drawn, and saved with their data and provenance."""
+
+from collections.abc import Callable
+from typing import Any
+
+from unlearnkit import figures, tables
+from unlearnkit.errors import unknown
+
+TABLES: dict[str, Callable[[Any], Any]] = {
+    "table1_models": tables.table1,
+    "table2_unlearning": tables.table2,
+    "table3_robustness": tables.table3,
+    "table4_layerwise": tables.table4,
+}
+FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),
+    "fig2_robustness": (figures.robustness, figures.robustness_data),
+    "fig3_conjectures": (figures.conjectures, figures.conjectures_data),
+    "fig4_layerwise": (figures.layerwise, figures.layerwise_data),
+}
+NAMES = [*TABLES, *FIGURES]
+
+
+def publish(study: Any, name: str) -> Any:
+    """Draw table or figure `name` of a study, save it in `study.output`, and return it.
+
+    A table goes out as CSV, Markdown and LaTeX, a figure as PNG, PDF and the CSV it is drawn from,
+    each with a JSON file that says where its numbers come from.
+
+    Raises
+    ------
+    UserError
+        For an unknown name, or if the folder cannot be written to.
+    """
+    if name in TABLES:
+        table = TABLES[name](study)
+        tables.save_table(table, name, study.output, study.provenance)
+        return table
+    if name not in FIGURES:
+        raise unknown("table or figure", name, NAMES)
+    draw, data = FIGURES[name]
+    figure = draw(study)
+    figures.save_figure(figure, data(study), name, study.output, study.provenance)
+    return figure

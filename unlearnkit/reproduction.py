@@ -1,0 +1,135 @@
+"""Do two sets of results agree? Cell by cell: identical, within tolerance, different."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unlearnkit.results import Results
+
+VERDICTS = ("identical", "within tolerance", "different", "not committed", "not computed")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one cell's results compare.
+
+    Attributes
+    ----------
+    verdict : one of `VERDICTS`
+    worst : str
+        The number that is furthest outside the tolerance, empty if none is.
+    """
+
+    cell: str
+    verdict: str
+    worst: str = ""
+
+
+def compare(ours: Results, committed: Results, *, points: float, ratio: float) -> list[Comparison]:
+    """Compare results cell by cell.
+
+    Parameters
+    ----------
+    ours, committed : Results
+    points : float
+        Tolerance of accuracies, in percent points.
+    ratio : float
+        Tolerance of a layer's spreads and of what methods report: the largest difference of a row
+        as a share of its largest value. Training on another processor rounds differently, so
+        results repeat to the last digit only on the machine that made them.
+    """
+    mine = {record.cell.name: record for record in ours.records}
+    theirs = {record.cell.name: record for record in committed.records}
+    compared = []
+    for name in sorted(mine.keys() | theirs.keys()):
+        if name not in theirs:
+            compared.append(Comparison(name, "not committed"))
+        elif name not in mine:
+            compared.append(Comparison(name, "not computed"))
+        else:
+            compared.append(
+                _compare_stages(name, mine[name].stages, theirs[name].stages, points, ratio)
+            )
+    return compared
+
+
+def _compare_stages(
+    name: str,
+    mine: list[dict[str, Any]],
+    theirs: list[dict[str, Any]],
+    points: float,
+    ratio: float,
+) -> Comparison:
+    if {s["stage"]: s["key"] for s in mine} != {s["stage"]: s["key"] for s in theirs}:
+        return Comparison(name, "different", "other settings")
+    reference = {stage["stage"]: stage["value"] for stage in theirs}
+    if all(stage["value"] == reference[stage["stage"]] for stage in mine):
+        return Comparison(name, "identical")
+    if any(_shape(stage["value"]) != _shape(reference[stage["stage"]]) for stage in mine):
+        return Comparison(name, "different", "other numbers are given")
+    worst, label = 0.0, ""
+    for stage in mine:
+        for what, distance in _distances(stage, reference[stage["stage"]], points, ratio):
+            if distance > worst:
+                worst, label = distance, f"{stage['stage']} {what}: {distance:.1f} x the tolerance"
+    if worst > 1:
+        return Comparison(name, "different", label)
+    return Comparison(name, "within tolerance")
+
+
+def _distances(
+    stage: dict[str, Any], reference: Any, points: float, ratio: float
+) -> Iterator[tuple[str, float]]:
+    """Yield (what, |difference| / tolerance) of every number of a stage."""
+    kind, value = stage["stage"].split("/")[0], stage["value"]
+    if kind == "quality":
+        for metric, number in value.items():
+            yield metric, _difference(number, reference[metric]) / points
+    elif kind in ("robustness", "transfer"):
+        for name, counts in value["sets"].items():
+            there = reference["sets"][name]
+            rows = zip(value["epsilons"], counts["right"], there["right"], strict=True)
+            for epsilon, right, expected in rows:
+                moved = 100 * abs(sum(right) - sum(expected)) / sum(counts["n"])
+                yield f"{name} at {epsilon:g}/255", moved / points
+    elif kind == "fairness":
+        rows = zip(value["layers"], value["std"], reference["std"], strict=True)
+        for layer, row, expected in rows:
+            yield layer, _row_distance(row, expected) / ratio
+    else:
+        for name, number in value.get("log", {}).items():
+            yield name, _row_distance([number], [reference["log"][name]]) / ratio
+
+
+def _row_distance(row: list[float], expected: list[float]) -> float:
+    scale = max(map(abs, expected)) or 1.0
+    return max(_difference(a, b) for a, b in zip(row, expected, strict=True)) / scale
+
+
+def _difference(a: float, b: float) -> float:
+    """Return how far two numbers are apart: infinitely, if one of them is none."""
+    return abs(a - b) if math.isfinite(a - b) else math.inf
+
+
+def _shape(value: Any) -> Any:
+    """Return the names and lengths of a JSON value, without its numbers."""
+    if isinstance(value, dict):
+        return {name: _shape(inner) for name, inner in value.items()}
+    return [_shape(inner) for inner in value] if isinstance(value, list) else None
+
+
+def summary(compared: list[Comparison], *, points: float, ratio: float) -> str:
+    """Return the report's lines: how many cells of each verdict, and which are different."""
+    counts = Counter(comparison.verdict for comparison in compared)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
+    lines = [
+        f"Reproduction: {len(compared)} cells: {', '.join(parts)}",
+        f"  (tolerance: {points:g} percent points of accuracies, {100 * ratio:g} % of spreads)",
+    ]
+    different = [c for c in compared if c.verdict == "different"]
+    lines += [f"  different: {c.cell}  {c.worst}" for c in different[:10]]
+    if len(different) > 10:
+        lines.append(f"  ... and {len(different) - 10} more")
+    return "\n".join(lines)

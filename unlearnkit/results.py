@@ -1,0 +1,230 @@
+"""Results as files: one small JSON for each cell, beside what belongs to the machine."""
+
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearnkit import __version__
+from unlearnkit.compute import stage_label
+from unlearnkit.errors import UserError
+from unlearnkit.files import write_atomic
+from unlearnkit.lab import Cell, Lab
+from unlearnkit.profile import Profile
+from unlearnkit.store import now, project_folder
+
+PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
+UNSAFE = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell's results: its stages, each a dict of stage, label, key and value."""
+
+    cell: Cell
+    stages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a study, as `write` lays them down and `read` finds them.
+
+    Attributes
+    ----------
+    study : dict
+        Profile, data set, split hashes: the same on every machine.
+    machine : dict
+        Date, commit, versions, hardware, and each cell's seconds and peak memory.
+    """
+
+    study: dict[str, Any]
+    machine: dict[str, Any]
+    records: list[Record]
+
+
+def study_name(profile: Profile, dataset: str | None) -> str:
+    """Return the name of a study's folders: the profile's, with the data set's if another."""
+    if not dataset or dataset == profile["dataset"]:
+        return profile.name
+    source = source_folder(dataset)
+    short = source.name if source else dataset
+    # The images' folder may be called anything; this names a folder on every system.
+    return f"{profile.name}@{UNSAFE.sub('-', short)}"
+
+
+def source_folder(dataset: str) -> Path | None:
+    """Return the folder that 'folder:PATH' names, None for other data sets."""
+    kind, colon, path = dataset.partition(":")
+    return Path(path.strip()).expanduser().resolve() if colon and kind == "folder" else None
+
+
+def committed_folder(name: str) -> Path:
+    """Return where a study's results are committed."""
+    return project_folder() / "results" / name
+
+
+def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
+    """Gather the stored results of all `cells` that are complete."""
+    records, times = [], {}
+    for cell in cells:
+        stages = lab.stages(cell)
+        entries = [lab.done(stage) for stage in stages]
+        if not all(entries):
+            continue
+        labels = [stage_label(stage.name, stage.spec) for stage in stages]
+        records.append(
+            Record(
+                cell,
+                [
+                    {"stage": label, "key": entry.key, "value": entry.value}
+                    for label, entry in zip(labels, entries, strict=True)
+                ],
+            )
+        )
+        made = entries[0].machine
+        times[cell.name] = {
+            "seconds": made.get("seconds"),
+            "peak_memory": made.get("peak_memory"),
+            "walls": {
+                label: round(entry.machine.get("wall", 0.0), 3)
+                for label, entry in zip(labels, entries, strict=True)
+            },
+        }
+    return Results(_study(lab), {**_machine(lab, workers), "cells": times}, records)
+
+
+def _study(lab: Lab) -> dict[str, Any]:
+    data, profile = lab.data, lab.profile
+    splits = {}
+    for entry in profile["forget"]:
+        for seed in entry["seeds"]:
+            split = lab.split(entry["set"], seed)
+            splits[f"{entry['set']} seed {seed}"] = {
+                "retain": len(split.retain),
+                "forget": len(split.forget),
+                "validation": len(split.validation),
+                "test": len(split.test),
+                "hash": split.hash[:20],
+            }
+    return {
+        "profile": profile.name,
+        "settings": profile.values,
+        "dataset": data.name,
+        "classes": list(data.classes),
+        "fingerprint": data.fingerprint,
+        "image_size": data.image_size,
+        "splits": splits,
+    }
+
+
+def _machine(lab: Lab, workers: int) -> dict[str, Any]:
+    device = platform.processor() or platform.machine()
+    if lab.device.type == "cuda":
+        device = torch.cuda.get_device_name(lab.device)
+    return {
+        "date": now(),
+        "commit": commit(),
+        "versions": versions(),
+        "device": f"{lab.device.type}: {device}",
+        "workers": workers,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    found = {"unlearnkit": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """Return the project's commit, or the package's version outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(project_folder()), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {__version__}"
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write `results` to `folder`; cells it holds beyond them are removed."""
+    wanted = set()
+    for record in results.records:
+        path = folder / "cells" / f"{record.cell.name}.json"
+        wanted.add(path.name)
+        lines = ",\n".join(json.dumps(stage, sort_keys=True) for stage in record.stages)
+        head = json.dumps(asdict(record.cell))
+        _write_if_new(path, f'{{"cell": {head},\n"stages": [\n{lines}\n]}}\n')
+    for path in (folder / "cells").glob("*.json"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, content in (("study", results.study), ("machine", results.machine)):
+        text = json.dumps(content, indent=1, sort_keys=True)
+        _write_if_new(folder / f"{name}.json", text + "\n")
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_atomic(path, text)
+
+
+def read(folder: Path) -> Results:
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    UserError
+        If there is nothing, or a file is damaged; it names the file.
+    """
+    path = folder / "study.json"
+    try:
+        study = _table(path)
+        path = folder / "machine.json"
+        machine = _table(path)
+        records = []
+        for path in sorted((folder / "cells").glob("*.json")):
+            whole = json.loads(path.read_text())
+            records.append(Record(Cell(**whole["cell"]), whole["stages"]))
+    except FileNotFoundError:
+        raise UserError(f"no results in {folder}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it from version control or compute it again"
+        ) from None
+    return Results(study, machine, records)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise TypeError("it holds no names")
+    return content
+
+
+def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
+    """Return cell name -> stage -> seconds, as recorded in `folders`, the first that has it."""
+    walls: dict[str, dict[str, float]] = {}
+    for folder in folders:
+        try:
+            cells = json.loads((folder / "machine.json").read_text())["cells"]
+            found = {name: entry["walls"] for name, entry in cells.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        walls = found | walls
+    return walls

@@ -1,0 +1,341 @@
+"""A study as tidy data frames: what every table and figure is drawn from."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from unlearnkit import results as files
+from unlearnkit.compute import compute, default_workers, make_plan
+from unlearnkit.data import ImageData
+from unlearnkit.errors import UserError
+from unlearnkit.fairness import READINGS, fairness_gap
+from unlearnkit.files import write_atomic
+from unlearnkit.lab import Lab, cells_of, load_data, pick_device
+from unlearnkit.metrics import ID
+from unlearnkit.profile import Profile, load_profile
+from unlearnkit.results import Results
+from unlearnkit.store import Store, default_folder, output_folder
+
+COLUMNS = {
+    "quality": ["metric", "value"],
+    "cost": ["seconds", "training_memory", "peak_memory", "parameters"],
+    "sigma": ["reading", "layer_index", "layer_name", "class_index", "sigma"],
+    "gap": ["reading", "layer_index", "layer_name", "gap"],
+    "robust": ["attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
+    "log": ["name", "value"],
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Results of a profile on a data set, one row for each number.
+
+    All frames share the columns `ID`: architecture, forget, method, scope, seed and progress (1.0
+    for a finished model, less for a checkpoint along the original's training).
+
+    Attributes
+    ----------
+    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten") and value (%)
+    cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
+    sigma : reading, layer_index, layer_name, class_index, sigma
+    gap : reading, layer_index, layer_name, gap
+    robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
+        access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
+    log : name and value of what a method reports about itself
+    """
+
+    profile: Profile
+    results: Results
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the study's folders under results/ and figures/."""
+        return self.folder.name
+
+    @property
+    def dataset(self) -> str:
+        """What the data set is called in tables."""
+        return self.results.study["dataset"]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of `class_index`."""
+        return self.results.study["classes"]
+
+    @property
+    def stamp(self) -> str:
+        """When and from which state of the code the numbers were computed."""
+        machine = self.results.machine
+        return f"computed on {machine['date']} at {machine['commit']}"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What goes beside every table and figure: settings, seeds, cell keys, versions."""
+        keys = {
+            record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
+            for record in self.results.records
+        }
+        return {
+            "profile": self.profile.name,
+            "dataset": self.dataset,
+            "data_fingerprint": self.results.study["fingerprint"],
+            "seeds": sorted({record.cell.seed for record in self.results.records}),
+            "computed": self.stamp,
+            "versions": self.results.machine["versions"],
+            "cells": keys,
+        }
+
+    @property
+    def output(self) -> Path:
+        """Folder of this study's tables and figures."""
+        return output_folder() / "figures" / self.name
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        """Number of images in each part of each split, and the split's hash."""
+        return pd.DataFrame(self.results.study["splits"]).T
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """Every hyper-parameter of every method, a row for each method and architecture."""
+        rows = [
+            {"architecture": architecture, "method": name}
+            | self.profile.hyperparameters(name, architecture)
+            for architecture in self.profile["architectures"]
+            for name in self.profile["methods"]
+        ]
+        return pd.DataFrame(rows).set_index(["architecture", "method"])
+
+    @cached_property
+    def quality(self) -> pd.DataFrame:
+        return self._frame("quality", _quality_rows)
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        cells = self.results.machine["cells"]
+        rows = (
+            {
+                "seconds": cells.get(record.cell.name, {}).get("seconds"),
+                "training_memory": stage["value"].get("memory", {}).get("total"),
+                "peak_memory": cells.get(record.cell.name, {}).get("peak_memory"),
+                "parameters": stage["value"].get("parameters"),
+                **asdict(record.cell),
+            }
+            for record in self.results.records
+            if record.cell.progress == 1
+            for stage in record.stages
+            if stage["stage"] in ("original", "unlearn")
+        )
+        return _ordered(rows, COLUMNS["cost"])
+
+    @cached_property
+    def sigma(self) -> pd.DataFrame:
+        return self._frame("fairness", _sigma_rows, "sigma")
+
+    @cached_property
+    def gap(self) -> pd.DataFrame:
+        return self._frame("fairness", _gap_rows, "gap")
+
+    @cached_property
+    def robust(self) -> pd.DataFrame:
+        white = self._rows("robustness/", lambda stage: _robust_rows(stage, "white-box"))
+        moved = self._rows("transfer/", lambda stage: _robust_rows(stage, "transfer"))
+        return _ordered([*white, *moved], COLUMNS["robust"])
+
+    @cached_property
+    def log(self) -> pd.DataFrame:
+        return self._frame("unlearn", _log_rows, "log")
+
+    def _rows(self, prefix: str, rows_of: Any) -> Iterator[dict[str, Any]]:
+        for record in self.results.records:
+            for stage in record.stages:
+                if stage["stage"].startswith(prefix):
+                    for row in rows_of(stage):
+                        yield asdict(record.cell) | row
+
+    def _frame(self, stage: str, rows_of: Any, columns: str | None = None) -> pd.DataFrame:
+        return _ordered(self._rows(stage, rows_of), COLUMNS[columns or stage])
+
+
+def _ordered(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=[*ID, *columns])
+
+
+def _quality_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for metric, value in stage["value"].items():
+        yield {"metric": metric, "value": value}
+
+
+def _log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, value in stage["value"]["log"].items():
+        yield {"name": name, "value": value}
+
+
+def _sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    value = stage["value"]
+    for reading in READINGS:
+        for index, layer in enumerate(value["layers"]):
+            for class_index, sigma in enumerate(value[reading][index]):
+                yield {
+                    "reading": reading,
+                    "layer_index": index + 1,
+                    "layer_name": layer,
+                    "class_index": class_index,
+                    "sigma": sigma,
+                }
+
+
+def _gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    value = stage["value"]
+    for reading in READINGS:
+        gaps = fairness_gap(torch.tensor(value[reading], dtype=torch.float64)).tolist()
+        for index, gap in enumerate(gaps):
+            yield {
+                "reading": reading,
+                "layer_index": index + 1,
+                "layer_name": value["layers"][index],
+                "gap": gap,
+            }
+
+
+def _robust_rows(stage: dict[str, Any], access: str) -> Iterator[dict[str, Any]]:
+    value = stage["value"]
+    for images, counts in value["sets"].items():
+        for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
+            row = {
+                "attack": stage["stage"].split("/")[1],
+                "epsilon": epsilon / 255,
+                "images": images,
+                "access": access,
+            }
+            whole = sum(counts["n"])
+            yield {**row, "class_index": -1, "n": whole, "accuracy": 100 * sum(right) / whole}
+            for class_index, (n, hits) in enumerate(zip(counts["n"], right, strict=True)):
+                if n:
+                    accuracy = 100 * hits / n
+                    yield {**row, "class_index": class_index, "n": n, "accuracy": accuracy}
+
+
+def open_lab(profile: Profile, dataset: str | None = None, *, device: str | None = None) -> Lab:
+    """Return the lab of `profile` on its data set, or on another, with this machine's store."""
+    return Lab(
+        profile, load_data(profile, dataset), Store(default_folder()), device=pick_device(device)
+    )
+
+
+def own_results(name: str) -> Path:
+    """Return where this machine's results of a study lie, beside its store."""
+    return default_folder() / "results" / name
+
+
+def check_source(name: str, dataset: str) -> None:
+    """Make sure that this machine's results of a study are not those of another folder.
+
+    Raises
+    ------
+    UserError
+        If two folders of images have the same name.
+    """
+    source, path = files.source_folder(dataset), own_results(name) / "source.txt"
+    if source is None or not path.exists():
+        return
+    other = Path(path.read_text().strip())
+    if other != source and other.is_dir():
+        raise UserError(
+            f"the results called {name} are those of {other}, not of {source}; rename one of these "
+            f"two folders, or delete {path.parent}"
+        )
+
+
+def run_study(
+    profile: Profile,
+    dataset: str | None = None,
+    *,
+    data: ImageData | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+) -> Study:
+    """Compute what this machine's store lacks of a study, and return the study.
+
+    Parameters
+    ----------
+    dataset : str or None
+        Any name `unlearnkit.data.load` takes; None for the profile's own.
+    data : ImageData or None
+        The data set itself, if loaded already.
+
+    Raises
+    ------
+    UserError
+        If a cell failed; the others are stored.
+    """
+    if data is None:
+        check_source(files.study_name(profile, dataset), dataset or profile["dataset"])
+        lab = open_lab(profile, dataset, device=device)
+    else:
+        dataset = dataset or data.name
+        lab = Lab(profile, data, Store(default_folder()), device=pick_device(device))
+    workers = workers or default_workers(lab.device)
+    cells = cells_of(profile)
+    outcome = compute(lab, make_plan(lab, cells), workers=workers)
+    if outcome.failed:
+        cell, message = outcome.failed[0]
+        raise UserError(f"{len(outcome.failed)} cells failed, the first: {cell}: {message}")
+    return keep_study(lab, dataset, workers)
+
+
+def keep_study(lab: Lab, dataset: str | None, workers: int) -> Study:
+    """Write what the store holds of a study to this machine's results; return the study."""
+    folder = own_results(files.study_name(lab.profile, dataset))
+    results = files.collect(lab, cells_of(lab.profile), workers)
+    files.write(results, folder)
+    if (source := files.source_folder(dataset or lab.profile["dataset"])) is not None:
+        write_atomic(folder / "source.txt", f"{source}\n")
+    return Study(lab.profile, results, folder)
+
+
+def load_study(
+    profile: str = "quick", dataset: str | None = None, *, recompute: bool = False
+) -> Study:
+    """Return a study: its committed results, or computed here.
+
+    Parameters
+    ----------
+    profile : str
+        Name of a profile, or path of a TOML file.
+    dataset : str or None
+        None or "" for the profile's own data set.
+    recompute : bool
+        Compute what this machine's store lacks instead of reading the committed results.
+
+    Raises
+    ------
+    UserError
+        If there are no results to read; it says how to compute them.
+    """
+    settings = load_profile(profile)
+    dataset = dataset or None
+    if recompute:
+        return run_study(settings, dataset)
+    name = files.study_name(settings, dataset)
+    folder = files.committed_folder(name)
+    if os.environ.get("UNLEARNKIT_OWN_RESULTS"):
+        check_source(name, dataset or settings["dataset"])
+        folder = own_results(name)
+    try:
+        return Study(settings, files.read(folder), folder)
+    except UserError as error:
+        if "no results" not in str(error):
+            raise
+        option = f" --dataset {dataset}" if dataset else ""
+        raise UserError(
+            f"{error}; compute them with `python -m unlearnkit compute --profile {profile}{option}`"
+            " or set recompute = True"
+        ) from None
