@@ -195,6 +195,7 @@ def read(folder: Path) -> Results:
     path = folder / "study.json"
     try:
         study = _table(path)
+        sets = [entry["set"] for entry in study["settings"]["forget"]]
         path = folder / "machine.json"
         machine = _table(path)
         records = []
@@ -207,6 +208,8 @@ def read(folder: Path) -> Results:
         raise UserError(
             f"{path} is damaged ({error}); restore it from version control or compute it again"
         ) from None
+    # In the profile's order: what is drawn without a forget set named is the first one's.
+    records.sort(key=lambda record: [*sets, record.cell.forget].index(record.cell.forget))
     return Results(study, machine, records)
 
 

@@ -378,12 +378,6 @@ class Run:
         self.model = model.to(self.device)
         self.__post_init__()
 
-    def close(self) -> None:
-        """Stop counting memory and showing progress: needed where an epoch was broken off."""
-        self._stop_counting()
-        if self._bar is not None:
-            self._bar.close()
-
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
@@ -495,9 +489,8 @@ def train(
             state_file=state_file,
             deadline=deadline,
         )
-        with contextlib.closing(run):
-            for epoch in run.epochs():
-                for images, labels in run.retain(epoch):
-                    run.step(run.cross_entropy(images, labels))
+        for epoch in run.epochs():
+            for images, labels in run.retain(epoch):
+                run.step(run.cross_entropy(images, labels))
     model.eval()
     return run

@@ -12,7 +12,6 @@ changes that model. To add one, put a file beside these or decorate a function i
 Layer restriction, seeds, precision, progress, checkpoints, cost and the tables are not its concern.
 """
 
-import contextlib
 import copy
 import importlib
 import math
@@ -212,8 +211,7 @@ def unlearn(
             state_file=state_file,
             deadline=deadline,
         )
-        with contextlib.closing(run):
-            chosen.function(run)
+        chosen.function(run)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = run.earlier_seconds + time.perf_counter() - began
