@@ -9,8 +9,9 @@ import torch
 from unlearnkit import models
 from unlearnkit.data import ImageData
 from unlearnkit.methods import METHODS
+from unlearnkit.recipe import Recipe
 from unlearnkit.split import make_split
-from unlearnkit.training import Recipe, train
+from unlearnkit.training import train
 
 matplotlib.use("Agg")
 torch.set_num_threads(2)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from unlearnkit.cells import Cell, cells_of
 from unlearnkit.compute import Outcome, compute, make_plan
 from unlearnkit.data import ImageData
-from unlearnkit.lab import Cell, Lab, cells_of, load_data
+from unlearnkit.lab import Lab, load_data
 from unlearnkit.profile import FOLDER, Profile, load_profile
 from unlearnkit.results import Record, Results
 from unlearnkit.store import Store

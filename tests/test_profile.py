@@ -7,10 +7,11 @@ import pytest
 from helpers_study import VIT, tiny_profile, tiny_values, write_profile
 
 from unlearnkit.attacks import attack_names, attack_params
+from unlearnkit.cells import cells_of
 from unlearnkit.errors import UserError
-from unlearnkit.lab import cells_of
-from unlearnkit.methods import METHODS, parse_hyperparameters
+from unlearnkit.methods import METHODS
 from unlearnkit.profile import FOLDER, TOP, load_profile, profile_names
+from unlearnkit.recipe import parse_hyperparameters
 
 
 def changed(path, value):

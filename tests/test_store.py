@@ -25,13 +25,13 @@ from helpers_study import (
 
 import unlearnkit
 from unlearnkit import lab as lab_module
+from unlearnkit.cells import Cell, cells_of
 from unlearnkit.errors import UserError
 from unlearnkit.files import set_aside, write_atomic
-from unlearnkit.lab import Cell, cells_of
 from unlearnkit.methods import METHODS
 from unlearnkit.profile import Profile
+from unlearnkit.recipe import Recipe
 from unlearnkit.store import STAGE_VERSIONS, Store, canonical, key_of
-from unlearnkit.training import Recipe
 
 SPEC = {"seed": 0, "lr": 0.1, "nested": {"flip": True, "list": [1, 2]}}
 VALUE = {"UA": 12.5, "rows": [[1.0, 2.0]]}

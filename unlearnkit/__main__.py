@@ -58,7 +58,7 @@ def compute(options: argparse.Namespace) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last."""
     from unlearnkit import compute as computing
     from unlearnkit import results, study
-    from unlearnkit.lab import cells_of
+    from unlearnkit.cells import cells_of
     from unlearnkit.profile import load_profile
 
     profile = load_profile(options.profile)

@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 
 from unlearnkit.attacks import get_attack
+from unlearnkit.cells import Cell
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.lab import Cell, Lab, Stage
+from unlearnkit.lab import Lab, Stage
 from unlearnkit.methods import METHODS
 from unlearnkit.profile import Profile
 from unlearnkit.store import Store

@@ -2,77 +2,25 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
-from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
-from unlearnkit import attacks, fairness, metrics, models, privacy
+from unlearnkit import attacks, measuring, metrics, models
+from unlearnkit.cells import Cell
 from unlearnkit.data import ImageData, load
 from unlearnkit.errors import UserError
-from unlearnkit.methods import Unlearned, get, parse_hyperparameters, unlearn
+from unlearnkit.methods import Unlearned, get, unlearn
 from unlearnkit.profile import Profile
-from unlearnkit.seeding import derive, stream
+from unlearnkit.recipe import parse_hyperparameters
+from unlearnkit.seeding import derive
 from unlearnkit.split import Split, make_split
 from unlearnkit.store import Entry, Store, key_of, now
 from unlearnkit.training import train
-
-MEASUREMENTS = ("quality", "fairness", "robustness", "transfer")
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One model of the study: everything that tells it from the others.
-
-    `progress` is 1.0 for a finished model and less for a checkpoint along the original's training.
-    """
-
-    architecture: str
-    forget: str
-    method: str
-    scope: str
-    seed: int
-    progress: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """A file name, e.g. 'resnet50_random-0.1_cf_all_seed0'."""
-        at = "" if self.progress == 1 else f"_at{self.progress:g}"
-        kind, _, value = self.forget.partition(":")
-        words = (self.architecture, kind, value, self.method, self.scope)
-        # Names of classes, models and methods may hold anything, slashes included.
-        architecture, kind, value, method, scope = (quote(word, safe="") for word in words)
-        return f"{architecture}_{kind}-{value}_{method}_{scope}_seed{self.seed}{at}"
-
-    def __str__(self) -> str:
-        at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"
-        scope = "" if self.scope == "all" else f" {self.scope}"
-        return f"{self.architecture} {self.forget} seed {self.seed} {self.method}{scope}{at}"
-
-
-def cells_of(profile: Profile) -> list[Cell]:
-    """Return the cells of a profile, each once, originals first."""
-    cells = []
-    for architecture in profile["architectures"]:
-        for number, entry in enumerate(profile["forget"]):
-            for seed in entry["seeds"]:
-                place = (architecture, entry["set"])
-                cells.append(Cell(*place, "original", "all", seed))
-                if number == 0:
-                    cells += [
-                        Cell(*place, "original", "all", seed, float(at))
-                        for at in profile["checkpoints"]
-                    ]
-                cells += [
-                    Cell(*place, method, scope, seed)
-                    for scope in entry["scopes"]
-                    for method in profile["methods"]
-                ]
-    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
 @dataclass(frozen=True)
@@ -154,31 +102,39 @@ class Lab:
         spec = {"model": made.key, "split": self.split(cell.forget, cell.seed).hash}
         measure = self.profile["measure"]
         quality = {**spec, "mia_images": measure["mia_images"], "seed": cell.seed}
-        stages.append(Stage("quality", quality, lambda: self._quality(cell)))
+        stages.append(Stage("quality", quality, self._doing(measuring.quality, cell)))
         spread = {
             "model": made.key,
             "images_per_class": measure["fairness_images_per_class"],
             "seed": cell.seed,
         }
-        stages.append(Stage("fairness", spread, lambda: self._fairness(cell)))
+        stages.append(Stage("fairness", spread, self._doing(measuring.spread, cell)))
         for entry in self.profile["attack"]:
             if not (entry["everywhere"] or (cell.scope == "all" and cell.progress == 1)):
                 continue
             attack = {
                 **spec,
                 "name": entry["name"],
-                "images": _counts(cell, entry),
+                "images": measuring.image_counts(cell, entry),
                 "options": attacks.attack_params(entry["name"], entry["options"]),
                 "epsilons": sorted(float(e) for e in entry["epsilons"]),
                 "batch_size": measure["batch_size"],
                 "seed": cell.seed,
             }
-            stages.append(Stage("robustness", attack, lambda e=entry: self._robustness(cell, e)))
+            stages.append(
+                Stage("robustness", attack, self._doing(measuring.robustness, cell, entry))
+            )
             if entry["transfer"] and cell.progress == 1:
                 source = self.original_stage(cell.architecture, cell.seed).key
                 moved = {**attack, "source": source}
-                stages.append(Stage("transfer", moved, lambda e=entry: self._transfer(cell, e)))
+                stages.append(
+                    Stage("transfer", moved, self._doing(measuring.transfer, cell, entry))
+                )
         return stages
+
+    def _doing(self, measure: Callable[..., Any], *of: Any) -> Callable[[], tuple[Any, dict]]:
+        """Return the function of a stage that measures: it has nothing to say of the machine."""
+        return lambda: (measure(self, *of), {})
 
     # -- doing them ------------------------------------------------------------------------------
 
@@ -272,7 +228,7 @@ class Lab:
                 state_file=self.store.state_file("original", finished.key),
                 deadline=self.deadline,
             )
-            seconds = time.perf_counter() - began
+            seconds = run.earlier_seconds + time.perf_counter() - began
         value = {"log": run.log, "memory": _memory(run.memory())}
         machine = {"seconds": seconds, "peak_memory": _number(peak.bytes)}
         self.store.put_tensors("original", finished.key, run.model.state_dict())
@@ -307,142 +263,6 @@ class Lab:
             state_file=self.store.state_file("unlearn", stage.key),
             deadline=self.deadline,
         )
-
-    def _quality(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
-        model, data = self.model(cell), self.data
-        split = self.split(cell.forget, cell.seed)
-        size = self.profile["measure"]["batch_size"]
-
-        def look(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-            logits = metrics.predictions(
-                model, images[index.to(self.device)], batch_size=size, device=self.device
-            )
-            return logits, labels[index.to(self.device)].cpu()
-
-        retain = look(data.train_images, data.train_labels, split.retain)
-        forget = look(data.train_images, data.train_labels, split.forget)
-        test = look(data.test_images, data.test_labels, split.test)
-        value = {"RA": _accuracy(*retain), "FA": _accuracy(*forget)}
-        value["UA"] = 100 - value["FA"]
-        if split.forgotten_class is not None:
-            inside = test[1] == split.forgotten_class
-            value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
-            test = test[0][~inside], test[1][~inside]
-        value["TA"] = _accuracy(*test)
-        limit = self.profile["measure"]["mia_images"] or None
-        sides = [privacy.true_class_confidence(*side) for side in (retain, test, forget)]
-        generator = stream(cell.seed, "membership")
-        sides[:2] = [
-            side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]
-        ]
-        value["MIA"] = privacy.mia_efficacy(*sides, seed=cell.seed)
-        return value, {}
-
-    def _fairness(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
-        model, measure = self.model(cell), self.profile["measure"]
-        index = fairness.balanced(
-            self.data.test_labels,
-            measure["fairness_images_per_class"] or None,
-            self.data.num_classes,
-            derive(cell.seed, "fairness"),
-        ).to(self.device)
-        sigma = fairness.class_sigma(
-            model,
-            self.data.test_images[index],
-            self.data.test_labels[index],
-            num_classes=self.data.num_classes,
-            batch_size=measure["batch_size"],
-            device=self.device,
-        )
-        value = {name: _rounded(table) for name, table in sigma.items()}
-        value["layers"] = [layer.name for layer in models.norm_layers(model)]
-        value["images_per_class"] = len(index) // self.data.num_classes
-        return value, {}
-
-    def _attacked_images(
-        self, cell: Cell, entry: Mapping[str, Any]
-    ) -> tuple[dict[str, slice], Tensor, Tensor]:
-        """Return the images [N, 3, H, W] and labels [N] to attack, and where each set lies in them.
-
-        Test, retain and forget images, drawn by seed, go through the attack together.
-        """
-        split, data = self.split(cell.forget, cell.seed), self.data
-        test = split.test
-        if split.forgotten_class is not None:
-            test = test[(data.test_labels[test.to(self.device)] != split.forgotten_class).cpu()]
-        sources = {
-            "test": (data.test_images, data.test_labels, test),
-            "retain": (data.train_images, data.train_labels, split.retain),
-            "forget": (data.train_images, data.train_labels, split.forget),
-        }
-        where, images, labels, start = {}, [], [], 0
-        for name, count in _counts(cell, entry).items():
-            all_images, all_labels, index = sources[name]
-            order = torch.randperm(len(index), generator=stream(cell.seed, "attacked", name))
-            chosen = index[order[:count]].sort().values.to(self.device)
-            images.append(all_images[chosen])
-            labels.append(all_labels[chosen])
-            if len(chosen):
-                where[name] = slice(start, start + len(chosen))
-            start += len(chosen)
-        return where, torch.cat(images), torch.cat(labels)
-
-    def _attack_arguments(self, cell: Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "attack": entry["name"],
-            "epsilons": [e / 255 for e in sorted(entry["epsilons"])],
-            "params": attacks.attack_params(entry["name"], entry["options"]),
-            "num_classes": self.data.num_classes,
-            "batch_size": self.profile["measure"]["batch_size"],
-            "seed": derive(cell.seed, "attack"),
-            "device": self.device,
-        }
-
-    def _robustness(self, cell: Cell, entry: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        where, images, labels = self._attacked_images(cell, entry)
-        arguments = self._attack_arguments(cell, entry)
-        arguments["epsilons"] = [0.0, *arguments["epsilons"]]
-        right = attacks.robust_curve(self.model(cell), images, labels, **arguments)
-        return self._attack_value(entry, where, right, labels), {}
-
-    def _transfer(self, cell: Cell, entry: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        where, images, labels = self._attacked_images(cell, entry)
-        model, size = self.model(cell), self.profile["measure"]["batch_size"]
-        right = [
-            attacks.score_images(model, shown, labels, batch_size=size, device=self.device)
-            for shown in (images, *self._adversarial(cell, entry, images, labels))
-        ]
-        return self._attack_value(entry, where, torch.stack(right), labels), {}
-
-    def _adversarial(
-        self, cell: Cell, entry: Mapping[str, Any], images: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Return images [E, N, 3, H, W] made on the original, stored for the next cell."""
-        source = replace(cell, method="original", scope="all", progress=1.0)
-        arguments = self._attack_arguments(cell, entry)
-        spec = {name: value for name, value in arguments.items() if name != "device"}
-        spec |= {
-            "source": self.model_stage(source).key,
-            "split": self.split(cell.forget, cell.seed).hash,
-            "images": _counts(cell, entry),
-        }
-        key = key_of("adversarial", spec)
-        stored = self.store.get_tensors("adversarial", key)
-        if stored is None:
-            made = attacks.transfer_images(self.model(source), images, labels, **arguments)
-            stored = {"images": made}
-            self.store.put_tensors("adversarial", key, stored)
-        return stored["images"]
-
-    def _attack_value(
-        self, entry: Mapping[str, Any], where: dict[str, slice], right: Tensor, labels: Tensor
-    ) -> dict[str, Any]:
-        sets = {name: self._per_class(right[:, part], labels[part]) for name, part in where.items()}
-        return {"epsilons": [0.0, *sorted(map(float, entry["epsilons"]))], "sets": sets}
-
-    def _per_class(self, right: Tensor, labels: Tensor) -> dict[str, Any]:
-        one_hot = torch.nn.functional.one_hot(labels.cpu(), self.data.num_classes)
-        return {"n": one_hot.sum(0).tolist(), "right": (right.long() @ one_hot).tolist()}
 
     # -- pieces of specs -------------------------------------------------------------------------
 
@@ -495,23 +315,9 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def _counts(cell: Cell, entry: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many images of each set to attack; restricted models only on test images."""
-    whole = cell.scope == "all" and cell.progress == 1
-    return {
-        "test": entry["test"],
-        "retain": entry["retain"] if whole else 0,
-        "forget": entry["forget"] if whole else 0,
-    }
-
-
 def _index_key(index: Tensor) -> str:
     """Return 20 hexadecimal digits that stand for an index list."""
     return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return metrics.accuracy(logits.argmax(1) == labels)
 
 
 def _memory(count: metrics.MemoryCount) -> dict[str, int]:
@@ -520,8 +326,3 @@ def _memory(count: metrics.MemoryCount) -> dict[str, int]:
 
 def _number(value: float) -> float | None:
     return value if value == value else None
-
-
-def _rounded(table: Tensor) -> list[list[float]]:
-    """Return a table with six significant digits: more than float32 activations carry."""
-    return [[float(f"{value:.6g}") for value in row] for row in table.tolist()]

@@ -13,6 +13,7 @@ from unlearnkit import methods
 from unlearnkit.attacks import attack_names, attack_params
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.models import SCOPES, build
+from unlearnkit.recipe import parse_hyperparameters
 
 FOLDER = Path(__file__).parent / "profiles"
 
@@ -169,11 +170,11 @@ def _check(profile: Profile) -> None:
         raise UserError(f"{where}: architectures must name at least one")
     _check_tables(values, where)
     for architecture in values["architectures"]:
-        methods.parse_hyperparameters(
+        parse_hyperparameters(
             profile.recipe(architecture), {}, f"{where}, [training.{architecture}]"
         )
         for name in values["methods"]:
-            methods.parse_hyperparameters(
+            parse_hyperparameters(
                 profile.hyperparameters(name, architecture),
                 methods.get(name).options,
                 f"{where}, [method.{name}] with {architecture}",

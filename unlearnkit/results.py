@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from unlearnkit import __version__
+from unlearnkit.cells import Cell
 from unlearnkit.compute import stage_label
 from unlearnkit.errors import UserError
 from unlearnkit.files import write_atomic
-from unlearnkit.lab import Cell, Lab
+from unlearnkit.lab import Lab
 from unlearnkit.profile import Profile
 from unlearnkit.store import now, project_folder
 

@@ -1,4 +1,4 @@
-"""Random numbers by name: every draw has a generator of its own, so nothing depends on call order."""
+"""Random numbers by name: each draw has its own generator, so call order does not matter."""
 
 import hashlib
 

@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 
 from unlearnkit import results as files
+from unlearnkit.cells import cells_of
 from unlearnkit.compute import compute, default_workers, make_plan
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.fairness import READINGS, fairness_gap
 from unlearnkit.files import write_atomic
-from unlearnkit.lab import Lab, cells_of, load_data, pick_device
+from unlearnkit.lab import Lab, load_data, pick_device
 from unlearnkit.metrics import ID
 from unlearnkit.profile import Profile, load_profile
 from unlearnkit.results import Results

@@ -12,16 +12,13 @@ checkpoint and ends at the same weights as one that was not.
 """
 
 import contextlib
-import ctypes
-import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +26,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from unlearnkit import checkpoint
+from unlearnkit.batches import batch_sizes, cut, has_bf16, keep_pages
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import MemoryCount, SavedBytes
+from unlearnkit.metrics import MemoryCount, SavedBytes, prefers_channels_last
 from unlearnkit.models import set_train, trainable
+from unlearnkit.recipe import Recipe
 from unlearnkit.seeding import derive, stream
 
 CHECKPOINT_SECONDS = 120.0
@@ -44,130 +43,6 @@ class TrainingDiverged(UserError):
 
 class OutOfTime(Exception):
     """The deadline passed; the run has saved its state and goes on at the next call."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The hyper-parameters every training has; a profile states all of them.
-
-    Attributes
-    ----------
-    optimizer : "sgd", "adam" or "adamw"
-    lr : float
-        Peak learning rate.
-    weight_decay, momentum : float
-        `momentum` is SGD's, and ignored by the others.
-    epochs, batch_size : int
-    schedule : "constant", "cosine" or "onecycle"
-    warmup : float
-        Fraction of the training over which the rate rises linearly from 0, in [0, 1).
-    crop : int
-        Pixels of zero padding of the random crop; 0 for none.
-    flip : bool
-        Mirror at random, where the data set says that a mirror image keeps its class.
-    precision : "fp32" or "bf16"
-        "bf16" is autocast, used where the hardware computes in it, else fp32.
-    clip : float
-        Largest norm of the gradient; 0 for no clipping.
-    """
-
-    optimizer: Literal["sgd", "adam", "adamw"]
-    lr: float
-    weight_decay: float
-    momentum: float
-    epochs: int
-    batch_size: int
-    schedule: Literal["constant", "cosine", "onecycle"]
-    warmup: float
-    crop: int
-    flip: bool
-    precision: Literal["fp32", "bf16"]
-    clip: float
-
-    def rate(self, progress: float) -> float:
-        """Return the learning rate at `progress` in [0, 1] through the training."""
-        if self.schedule == "onecycle":
-            warm = self.warmup or 0.3
-            if progress < warm:
-                return self.lr * (0.04 + 0.96 * progress / warm)
-            return self.lr * (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
-        if progress < self.warmup:
-            return self.lr * progress / self.warmup
-        if self.schedule == "constant":
-            return self.lr
-        along = (progress - self.warmup) / (1 - self.warmup)
-        return self.lr * (1 + math.cos(math.pi * along)) / 2
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Tell whether `device` computes in bfloat16 itself rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and supported()
-
-
-def keep_pages() -> None:
-    """Ask glibc to keep freed memory instead of returning it after each step.
-
-    The activations of a step are large blocks, which it otherwise maps and zeroes anew every time:
-    training a ResNet-50 on two cores is about 1.4 times as fast without that.
-    """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            trim_threshold, mmap_threshold = -1, -3
-            libc.mallopt(mmap_threshold, 1 << 30)
-            libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def is_convolutional(model: nn.Module) -> bool:
-    """Tell whether channels-last pays: more than a patch embedding's single convolution."""
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
-
-
-def cut(
-    images: Tensor, index: Tensor, *, crop: int, flip: bool, generator: torch.Generator | None
-) -> Tensor:
-    """Return the batch `index` of `images`, cropped and mirrored at random.
-
-    Parameters
-    ----------
-    images : uint8 tensor [N, 3, H, W], on the device that computes
-    index : int64 tensor [B], on the CPU
-    crop : int
-        Zero padding in pixels on each side; the offset is uniform in [0, 2 * crop].
-    generator : torch.Generator or None
-        None for no augmentation.
-
-    Returns
-    -------
-    float tensor [B, 3, H, W] in [0, 1], channels-last in memory
-    """
-    batch = images[index.to(images.device)]
-    count, _, height, width = batch.shape
-    if generator is not None and (crop or flip):
-        top, left = torch.randint(0, 2 * crop + 1, (2, count), generator=generator)
-        mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
-        rows = top[:, None] + torch.arange(height)
-        columns = torch.arange(width).expand(count, width)
-        columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
-        padded = F.pad(batch, (crop, crop, crop, crop))
-        which = torch.arange(count)[:, None, None]
-        rows, columns = rows[:, :, None], columns[:, None, :]
-        picked = padded.permute(0, 2, 3, 1)[
-            which.to(batch.device), rows.to(batch.device), columns.to(batch.device)
-        ]
-        batch = picked.permute(0, 3, 1, 2)
-    return batch.float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-def _batch_sizes(count: int, size: int) -> list[int]:
-    """Return the sizes of the batches `count` images are cut into."""
-    sizes = [size] * (count // size) + [count % size] * (count % size > 0)
-    if len(sizes) > 1 and sizes[-1] == 1 and size > 2:
-        sizes[-2:] = [size - 1, 2]  # BatchNorm cannot train on a single 1x1 map
-    return sizes
 
 
 @dataclass
@@ -214,7 +89,7 @@ class Run:
     earlier_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if is_convolutional(self.model):
+        if prefers_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
         self.activations = 0
@@ -280,7 +155,7 @@ class Run:
         """Yield the shuffled `index` in batches, counting the first one's memory."""
         generator = stream(self.seed, "order", purpose, epoch)
         shuffled = index[torch.randperm(len(index), generator=generator)]
-        batches = shuffled.split(_batch_sizes(len(index), batch_size or self.recipe.batch_size))
+        batches = shuffled.split(batch_sizes(len(index), batch_size or self.recipe.batch_size))
         self._augment = stream(self.seed, "augment", purpose, epoch)
         for number, batch in enumerate(batches):
             self._fraction = number / len(batches)

@@ -14,24 +14,23 @@ Layer restriction, seeds, precision, progress, checkpoints, cost and the tables 
 
 import copy
 import importlib
-import math
 import pkgutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from unlearnkit.data import ImageData
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import unknown
 from unlearnkit.metrics import MemoryCount, peak_memory
 from unlearnkit.models import apply_scope, scope_modules, trainable
+from unlearnkit.recipe import parse_hyperparameters
 from unlearnkit.split import Split
-from unlearnkit.training import Recipe, Run
+from unlearnkit.training import Run
 
 
 @dataclass(frozen=True)
@@ -102,47 +101,6 @@ def get(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
-
-
-def parse_hyperparameters(
-    values: Mapping[str, Any], options: Mapping[str, type | tuple], where: str
-) -> tuple[Recipe, SimpleNamespace]:
-    """Split and check hyper-parameters; return the recipe and the method's options.
-
-    Raises
-    ------
-    UserError
-        For a name that is missing or unknown, or a value of the wrong kind; it names `where`.
-    """
-    kinds: dict[str, Any] = {f.name: get_args(f.type) or f.type for f in fields(Recipe)}
-    kinds.update(options)
-    for name in values:
-        if name not in kinds:
-            raise unknown(f"hyper-parameter of {where}", name, kinds)
-    if missing := [name for name in kinds if name not in values]:
-        raise UserError(f"{where} lacks the hyper-parameters {', '.join(missing)}")
-    checked = {
-        name: _checked(values[name], kind, f"{where}: {name}") for name, kind in kinds.items()
-    }
-    recipe = Recipe(**{f.name: checked.pop(f.name) for f in fields(Recipe)})
-    counts = ("lr", "weight_decay", "momentum", "epochs", "crop", "clip")
-    if negative := [name for name in counts if getattr(recipe, name) < 0]:
-        raise UserError(f"{where}: {', '.join(negative)} must be >= 0")
-    if recipe.batch_size < 1 or not 0 <= recipe.warmup < 1:
-        raise UserError(f"{where}: batch_size must be >= 1, warmup in [0, 1)")
-    return recipe, SimpleNamespace(**checked)
-
-
-def _checked(value: Any, kind: type | tuple, where: str) -> Any:
-    if isinstance(kind, tuple):
-        if value not in kind:
-            raise unknown(f"value of {where}", value, kind)
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise UserError(f"{where} must be a finite {kind.__name__}, not {value!r}")
-    return value
 
 
 def unlearn(

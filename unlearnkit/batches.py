@@ -1,0 +1,75 @@
+"""Batches cut from tensors that stay on the device, and what the hardware likes."""
+
+import contextlib
+import ctypes
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether `device` computes in bfloat16 itself rather than emulating it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and supported()
+
+
+def keep_pages() -> None:
+    """Ask glibc to keep freed memory instead of returning it after each step.
+
+    The activations of a step are large blocks, which it otherwise maps and zeroes anew every time:
+    training a ResNet-50 on two cores is about 1.4 times as fast without that.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            trim_threshold, mmap_threshold = -1, -3
+            libc.mallopt(mmap_threshold, 1 << 30)
+            libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def cut(
+    images: Tensor, index: Tensor, *, crop: int, flip: bool, generator: torch.Generator | None
+) -> Tensor:
+    """Return the batch `index` of `images`, cropped and mirrored at random.
+
+    Parameters
+    ----------
+    images : uint8 tensor [N, 3, H, W], on the device that computes
+    index : int64 tensor [B], on the CPU
+    crop : int
+        Zero padding in pixels on each side; the offset is uniform in [0, 2 * crop].
+    generator : torch.Generator or None
+        None for no augmentation.
+
+    Returns
+    -------
+    float tensor [B, 3, H, W] in [0, 1], channels-last in memory
+    """
+    batch = images[index.to(images.device)]
+    count, _, height, width = batch.shape
+    if generator is not None and (crop or flip):
+        top, left = torch.randint(0, 2 * crop + 1, (2, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+        rows = top[:, None] + torch.arange(height)
+        columns = torch.arange(width).expand(count, width)
+        columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
+        padded = F.pad(batch, (crop, crop, crop, crop))
+        which = torch.arange(count)[:, None, None]
+        rows, columns = rows[:, :, None], columns[:, None, :]
+        picked = padded.permute(0, 2, 3, 1)[
+            which.to(batch.device), rows.to(batch.device), columns.to(batch.device)
+        ]
+        batch = picked.permute(0, 3, 1, 2)
+    return batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def batch_sizes(count: int, size: int) -> list[int]:
+    """Return the sizes of the batches `count` images are cut into."""
+    sizes = [size] * (count // size) + [count % size] * (count % size > 0)
+    if len(sizes) > 1 and sizes[-1] == 1 and size > 2:
+        sizes[-2:] = [size - 1, 2]  # BatchNorm cannot train on a single 1x1 map
+    return sizes
