@@ -25,6 +25,7 @@ from helpers_study import (
 
 import unlearnkit
 from unlearnkit import lab as lab_module
+from unlearnkit import measuring
 from unlearnkit.cells import Cell, cells_of
 from unlearnkit.errors import UserError
 from unlearnkit.files import set_aside, write_atomic
@@ -306,7 +307,8 @@ def computed(tmp_path_factory):
         return key_of(stage, spec)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab_module, "key_of", record)
+        for module in (lab_module, measuring):
+            patch.setattr(module, "key_of", record)
         outcome, _ = run_all(tiny_lab(profile, folder / "store"))
     assert (outcome.done, outcome.failed) == (3, [])
     return profile, folder / "store", asked

@@ -13,6 +13,7 @@ import tqdm.notebook
 from torch import nn
 
 from unlearnkit import training
+from unlearnkit.batches import batch_sizes
 from unlearnkit.methods import unlearn
 from unlearnkit.metrics import MemoryCount
 from unlearnkit.models import apply_scope
@@ -164,8 +165,8 @@ def test_crop_offsets_are_uniform_and_each_image_has_its_own(flip):
 
 def test_an_epoch_shows_every_image_once_whatever_the_batch_size(toy, split, build, recipe):
     for size, expected in (
-        (8, [8] * 5 + [2]),
-        (41, [40, 2]),
+        (8, [7] * 6),
+        (41, [21, 21]),
         (42, [42]),
         (100, [42]),
         (1, [1] * 42),
@@ -469,10 +470,10 @@ def linear_run(toy, split, recipe, **changes):
 def test_memory_is_the_plain_count_of_a_small_network(toy, split, recipe):
     count = linear_run(toy, split, recipe).memory()
     weights = 4 * (192 * 16 + 16 + 16 * 3 + 3)
-    # kept for the backward pass, 32 rows each: the first layer's input, the ReLU's output (once,
+    # kept for the backward pass, 21 rows each: the first layer's input, the ReLU's output (once,
     # though the next layer keeps it too), the log-probabilities; then labels, and the loss's weight
-    saved = 4 * 32 * (192 + 16 + 3)
-    extra = 8 * 32 + 4
+    saved = 4 * 21 * (192 + 16 + 3)
+    extra = 8 * 21 + 4
     assert (count.parameters, count.gradients, count.optimizer) == (weights,) * 3
     assert saved <= count.activations <= saved + extra
 
@@ -604,3 +605,12 @@ def test_a_notebook_shows_bars_too_unless_told_not_to(trained, monkeypatch):
         monkeypatch.setenv("TQDM_DISABLE", value)
         trained(epochs=0)
     assert asked == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(129, 128, [65, 64]), (128, 128, [128]), (10, 4, [4, 3, 3]), (1, 8, [1]), (0, 8, [])],
+)
+def test_batches_are_as_equal_as_they_can_be(count, size, sizes):
+    """A rest of one or two images would throw BatchNorm off."""
+    assert batch_sizes(count, size) == sizes

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from unlearnkit.errors import UserError
@@ -54,8 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def compute(options: argparse.Namespace) -> int:
-    """Compute what the store lacks; print the plan first and the reproduction report last."""
+def compute(options: argparse.Namespace, before_report: Callable[[], int] = lambda: 0) -> int:
+    """Compute what the store lacks; print the plan first and the reproduction report last.
+
+    `before_report` is done in between, once the results are complete; it returns an exit status.
+    """
     from unlearnkit import compute as computing
     from unlearnkit import results, study
     from unlearnkit.cells import cells_of
@@ -89,21 +93,26 @@ def compute(options: argparse.Namespace) -> int:
     whole = not (outcome.failed or outcome.stopped)
     if options.accept and not whole:
         print("unlearnkit: not accepted: these results are not complete", file=sys.stderr)
+    status = before_report() if whole else 0
     _compare(finished, committed, options.accept and whole)
     print(f"Results: {own}")
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed else status
 
 
 def run(options: argparse.Namespace) -> int:
     """Compute, then execute the notebooks, which draw every table and figure."""
+    from unlearnkit import notebooks
+
+    chosen = notebooks.choose(options.notebooks)
+    return compute(options, lambda: _execute(options, chosen))
+
+
+def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
+    """Execute the notebooks on this machine's results; return the exit status."""
     from unlearnkit import notebooks, results
     from unlearnkit.profile import load_profile
     from unlearnkit.store import default_folder, output_folder
 
-    chosen = notebooks.choose(options.notebooks)
-    status = compute(options)
-    if status or options.plan:
-        return status
     profile = load_profile(options.profile)
     name = results.study_name(profile, options.dataset)
     folder = output_folder() / "executed" / name
@@ -112,10 +121,13 @@ def run(options: argparse.Namespace) -> int:
     settings = options.profile
     if settings.endswith(".toml"):
         settings = str(Path(settings).expanduser().resolve())
+    parameters = {"profile": settings, "dataset": _absolute(options.dataset or "")}
+    known = set().union(*map(notebooks.parameter_names, chosen))
     done = notebooks.execute(
         chosen,
         folder,
-        {"profile": settings, "dataset": _absolute(options.dataset or "")},
+        # The quickstart has no profile; where no data set is named, each notebook has its own.
+        {name: value for name, value in parameters.items() if value and name in known},
         workers=options.workers or min(2, os.cpu_count() or 1),
         report=_say,
         # Absolute: the notebooks run in another folder.

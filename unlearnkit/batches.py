@@ -68,8 +68,10 @@ def cut(
 
 
 def batch_sizes(count: int, size: int) -> list[int]:
-    """Return the sizes of the batches `count` images are cut into."""
-    sizes = [size] * (count // size) + [count % size] * (count % size > 0)
-    if len(sizes) > 1 and sizes[-1] == 1 and size > 2:
-        sizes[-2:] = [size - 1, 2]  # BatchNorm cannot train on a single 1x1 map
-    return sizes
+    """Return the sizes of ceil(count / size) batches, which differ by one image at the most.
+
+    Not full ones and a rest: the statistics of a BatchNorm over a rest of two images are wild, and
+    one such step can throw a model off.
+    """
+    number = -(-count // size)
+    return [count // number + (batch < count % number) for batch in range(number)]

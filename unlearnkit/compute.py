@@ -41,11 +41,11 @@ class Job:
     weights_only: bool = False
 
     def needs(self) -> "Job | None":
-        """Return the job that has to be done before this one."""
-        fresh = self.cell.method == "retrain" and self.cell.scope == "all"
-        if self.weights_only or fresh:
-            return None
-        return original_of(self.cell)
+        """Return the job that has to be done before this one.
+
+        Retrain does not start from the original, but is attacked with its adversarial images.
+        """
+        return None if self.weights_only else original_of(self.cell)
 
 
 def original_of(cell: Cell) -> Job:
@@ -77,8 +77,7 @@ class Plan:
         first = {
             original_of(cell): None
             for cell, stages in self.missing.items()
-            if any(stage.name in ("original", "unlearn") for stage in stages)
-            and Job(cell).needs() is not None
+            if any(stage.name in ("original", "unlearn", "transfer") for stage in stages)
         }
         finished = [c for c in self.cells if c.method == "original" and c.progress == 1]
         lacking = (c for c in finished if "original" in (s.name for s in self.missing.get(c, [])))
@@ -357,7 +356,7 @@ def _do(lab: Lab, job: Job) -> None:
 def _shared(data: ImageData) -> ImageData:
     """Return `data` on the CPU with its fingerprint known, so that no worker computes it anew."""
     moved = data.to("cpu")
-    _ = moved.fingerprint
+    _ = moved.fingerprint, moved.train_fingerprint
     for tensor in (moved.train_images, moved.train_labels, moved.test_images, moved.test_labels):
         tensor.share_memory_()
     return moved

@@ -99,12 +99,13 @@ class Lab:
         """Return the cell's stages in the order they can be done in."""
         made = self.model_stage(cell)
         stages = [made]
-        spec = {"model": made.key, "split": self.split(cell.forget, cell.seed).hash}
+        tested = {"model": made.key, "data": self.data.fingerprint}
+        spec = {**tested, "split": self.split(cell.forget, cell.seed).hash}
         measure = self.profile["measure"]
         quality = {**spec, "mia_images": measure["mia_images"], "seed": cell.seed}
         stages.append(Stage("quality", quality, self._doing(measuring.quality, cell)))
         spread = {
-            "model": made.key,
+            **tested,
             "images_per_class": measure["fairness_images_per_class"],
             "seed": cell.seed,
         }
@@ -215,6 +216,7 @@ class Lab:
             wanted = self.original_stage(architecture, seed, progress)
             self.store.put_tensors("original", wanted.key, model.state_dict())
             return {"log": {}}, {"seconds": 0}
+        known = self.done(finished)
         with metrics.peak_memory(self.device) as peak:
             began = time.perf_counter()
             run = train(
@@ -229,7 +231,14 @@ class Lab:
                 deadline=self.deadline,
             )
             seconds = run.earlier_seconds + time.perf_counter() - began
-        value = {"log": run.log, "memory": _memory(run.memory())}
+        if known is not None:
+            # Trained again for a checkpoint alone: others build on the model that is stored.
+            return {"log": {}}, {"seconds": 0}
+        value = {
+            "log": run.log,
+            "memory": _memory(run.memory()),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
         machine = {"seconds": seconds, "peak_memory": _number(peak.bytes)}
         self.store.put_tensors("original", finished.key, run.model.state_dict())
         if progress < 1:
@@ -281,7 +290,7 @@ class Lab:
 
     @cached_property
     def _data_spec(self) -> dict[str, Any]:
-        return {"data": self.data.fingerprint, "size": self.data.image_size}
+        return {"data": self.data.train_fingerprint, "size": self.data.image_size}
 
     def _model_spec(self, architecture: str, seed: int) -> dict[str, Any]:
         options = self.profile.model_options(architecture)

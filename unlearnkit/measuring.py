@@ -149,6 +149,7 @@ def _adversarial(
     spec = {name: value for name, value in arguments.items() if name != "device"}
     spec |= {
         "source": lab.model_stage(source).key,
+        "data": lab.data.fingerprint,
         "split": lab.split(cell.forget, cell.seed).hash,
         "images": image_counts(cell, entry),
     }

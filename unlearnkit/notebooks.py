@@ -54,8 +54,13 @@ def choose(names: Sequence[str]) -> list[Path]:
 
 def parameter_names(path: Path) -> list[str]:
     """Return the names that a notebook's `parameters` cell assigns."""
-    import papermill  # here: the package itself needs no Jupyter
-
+    try:
+        import papermill  # here: the package itself needs no Jupyter
+    except ImportError:
+        raise UserError(
+            "running notebooks needs papermill; install it with ./run_all.sh, "
+            "or use `python -m unlearnkit compute`, which needs no Jupyter"
+        ) from None
     return list(papermill.inspect_notebook(str(path)))
 
 
@@ -83,13 +88,7 @@ def execute(
         For a parameter that no notebook has (papermill itself would ignore it), or if papermill is
         not installed.
     """
-    try:
-        names = {path: parameter_names(path) for path in paths}
-    except ImportError:
-        raise UserError(
-            "running notebooks needs papermill; install it with ./run_all.sh, "
-            "or use `python -m unlearnkit compute`, which needs no Jupyter"
-        ) from None
+    names = {path: parameter_names(path) for path in paths}
     known = sorted(set().union(*names.values()))
     for name in parameters:
         if name not in known:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CACHED = ("fingerprint", "train_fingerprint", "_moments")
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
@@ -43,8 +45,18 @@ class ImageData:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names, shapes, pixels and labels; not over name and device."""
+        return self._digest(
+            self.train_images, self.train_labels, self.test_images, self.test_labels
+        )
+
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """The same over the training images alone: all that a trained model depends on."""
+        return self._digest(self.train_images, self.train_labels)
+
+    def _digest(self, *tensors: Tensor) -> str:
         digest = hashlib.sha256("\0".join(self.classes).encode())
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        for tensor in tensors:
             array = np.ascontiguousarray(tensor.cpu().numpy())
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -77,6 +89,6 @@ class ImageData:
         """Return the same data on `device`; what was computed about it is kept."""
         names = ("train_images", "train_labels", "test_images", "test_labels")
         moved = replace(self, **{name: getattr(self, name).to(device) for name in names})
-        cached = {k: v for k, v in vars(self).items() if k in ("fingerprint", "_moments")}
+        cached = {k: v for k, v in vars(self).items() if k in _CACHED}
         vars(moved).update(cached)
         return moved
