@@ -122,6 +122,8 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
     if settings.endswith(".toml"):
         settings = str(Path(settings).expanduser().resolve())
     parameters = {"profile": settings, "dataset": _absolute(options.dataset or "")}
+    if parameters["dataset"].startswith("folder:"):
+        parameters["folder"] = parameters["dataset"].removeprefix("folder:")
     known = set().union(*map(notebooks.parameter_names, chosen))
     done = notebooks.execute(
         chosen,
@@ -155,7 +157,7 @@ def report(options: argparse.Namespace) -> int:
     own = study.own_results(name)
     study.check_source(name, options.dataset or profile["dataset"])
     if own.exists():
-        found = study.Study(profile, results.read(own), own)
+        found = study.read_study(profile, own)
         _compare(found, results.committed_folder(name), accept=False)
     else:
         found = study.load_study(options.profile, options.dataset)

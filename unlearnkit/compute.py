@@ -172,7 +172,8 @@ def compute(
     Parameters
     ----------
     workers : int
-        Processes; results do not depend on their number.
+        Processes. Each computes with its share of the cores; the number of threads changes the
+        last digits of a result, nothing else about the processes does.
     deadline : float or None
         `time.time()` at which to stop after the epoch or measurement under way.
     report : function of one line
@@ -181,9 +182,10 @@ def compute(
     outcome, began = Outcome(), time.monotonic()
     if not jobs:
         return outcome
+    threads = max(1, (os.cpu_count() or 1) // workers)
     workers = min(workers, len(jobs)) if _importable(lab) else 1
     width = len(str(len(jobs)))
-    for number, (job, seconds, error) in enumerate(_run(lab, jobs, workers, deadline), 1):
+    for number, (job, seconds, error) in enumerate(_run(lab, jobs, workers, threads, deadline), 1):
         left = (time.monotonic() - began) / number * (len(jobs) - number)
         line = f"[{number:{width}}/{len(jobs)}] {_title(job):<58} {seconds:6.1f} s"
         if isinstance(error, OutOfTime):
@@ -221,13 +223,14 @@ def _blocked(job: Job, broken: dict[Job, BaseException]) -> BaseException | None
     return UserError("its original model could not be trained")
 
 
-def _run(lab: Lab, jobs: list[Job], workers: int, deadline: float | None) -> Iterator[Result]:
+def _run(
+    lab: Lab, jobs: list[Job], workers: int, threads: int, deadline: float | None
+) -> Iterator[Result]:
     """Yield (job, seconds, error) as jobs end, none before what it needs."""
     if workers == 1:
-        yield from _run_here(lab, jobs, deadline)
+        yield from _run_here(lab, jobs, threads, deadline)
         return
     context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
     stop = context.Event()
     arguments = (lab.profile, _shared(lab.data), lab.store.folder, str(lab.device), deadline)
     with ProcessPoolExecutor(
@@ -283,9 +286,10 @@ def _outcome(future: Future) -> tuple[float, BaseException | None]:
     return (0.0, error) if error is not None else future.result()
 
 
-def _run_here(lab: Lab, jobs: list[Job], deadline: float | None) -> Iterator[Result]:
+def _run_here(lab: Lab, jobs: list[Job], threads: int, deadline: float | None) -> Iterator[Result]:
     lab.deadline = deadline
-    threads = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     broken: dict[Job, BaseException] = {}
     try:
         for job in jobs:
@@ -300,7 +304,7 @@ def _run_here(lab: Lab, jobs: list[Job], deadline: float | None) -> Iterator[Res
                 error = broken[job] = caught
             yield job, time.monotonic() - began, error
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads_before)
 
 
 _LAB: Lab | None = None

@@ -19,7 +19,7 @@ from unlearnkit.profile import Profile
 from unlearnkit.recipe import parse_hyperparameters
 from unlearnkit.seeding import derive
 from unlearnkit.split import Split, make_split
-from unlearnkit.store import Entry, Store, key_of, now
+from unlearnkit.store import Entry, Store, commit, key_of, now
 from unlearnkit.training import train
 
 
@@ -115,7 +115,7 @@ class Lab:
                 continue
             attack = {
                 **spec,
-                "name": entry["name"],
+                **measuring.attack_identity(entry["name"]),
                 "images": measuring.image_counts(cell, entry),
                 "options": attacks.attack_params(entry["name"], entry["options"]),
                 "epsilons": sorted(float(e) for e in entry["epsilons"]),
@@ -153,7 +153,7 @@ class Lab:
             return entry
         began = time.perf_counter()
         value, machine = stage.compute()
-        machine |= {"wall": time.perf_counter() - began, "date": now()}
+        machine |= {"wall": time.perf_counter() - began, "date": now(), "commit": commit()}
         return self.store.put(stage.name, stage.spec, value, machine)
 
     def run_cell(self, cell: Cell) -> list[Entry]:

@@ -26,6 +26,17 @@ def image_counts(cell: Cell, entry: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
+def attack_identity(name: str) -> dict[str, Any]:
+    """Return what of an attack's registration changes its results."""
+    chosen = attacks.get_attack(name)
+    return {
+        "name": name,
+        "version": chosen.version,
+        "norm": chosen.norm,
+        "nested": chosen.nested,
+    }
+
+
 def quality(lab: "Lab", cell: Cell) -> dict[str, Any]:
     """Return UA, RA, TA, FA and MIA in %, and TA_forgotten where a class is forgotten."""
     model, data = lab.model(cell), lab.data
@@ -150,6 +161,7 @@ def _adversarial(
     spec |= {
         "source": lab.model_stage(source).key,
         "data": lab.data.fingerprint,
+        **attack_identity(entry["name"]),
         "split": lab.split(cell.forget, cell.seed).hash,
         "images": image_counts(cell, entry),
     }

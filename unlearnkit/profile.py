@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +48,12 @@ ATTACK = {
     "everywhere": bool,
     "options": dict,
 }
-REPORT = {"attack": str, "epsilon": float, "tolerance_points": float, "tolerance_ratio": float}
+# A model's options have to be stated: they are part of its key, as a default would not be.
+MODEL_OPTIONS = {
+    "resnet50": ("width", "stem_stride"),
+    "small_vit": ("dim", "heads", "depth", "patch"),
+}
+REPORT = {"attack": str, "tolerance_points": float, "tolerance_ratio": float}
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ def _check(profile: Profile) -> None:
     _check_attacks(values, where)
     _check_names("method", _texts(values, "methods", where), methods.METHODS)
     _check_names("method", values["method"], methods.METHODS)
+    if "retrain" not in values["methods"]:
+        raise UserError(f"{where}: methods must contain 'retrain': all others are measured by it")
     if not all(type(c) in (int, float) and 0 <= c < 1 for c in values["checkpoints"]):
         raise UserError(f"{where}: checkpoints must be fractions of the training in [0, 1)")
     if not _texts(values, "architectures", where):
@@ -186,6 +192,8 @@ def _check_forget(values: Mapping[str, Any], where: str) -> None:
         place = f"{where}, [[forget]] {number + 1}"
         _check_table(entry, FORGET, place)
         _check_names("scope", _texts(entry, "scopes", place), SCOPES)
+        if "all" not in entry["scopes"]:
+            raise UserError(f"{place}: scopes must contain 'all'")
         if not entry["seeds"] or not all(type(seed) is int for seed in entry["seeds"]):
             raise UserError(f"{place}: seeds must be a list of whole numbers")
     if not values["forget"]:
@@ -200,16 +208,19 @@ def _check_attacks(values: Mapping[str, Any], where: str) -> None:
         _check_names("attack", [entry["name"]], attack_names())
         if entry["name"] in chosen:
             raise UserError(f"{place}: {entry['name']} is there already; give it all its epsilons")
-        known = (type(e) in (int, float) and 0 < e < math.inf for e in entry["epsilons"])
+        known = (type(e) in (int, float) and 0 < e <= 255 for e in entry["epsilons"])
         if not entry["epsilons"] or not all(known):
-            raise UserError(f"{place}: epsilons must be numbers above 0")
+            raise UserError(f"{place}: epsilons must be numbers above 0, in 1/255 and at most 255")
         _check_at_least(0, entry, ("test", "retain", "forget"), place)
-        attack_params(entry["name"], entry["options"])
+        _check_table(
+            entry["options"],
+            {name: type(value) for name, value in attack_params(entry["name"]).items()},
+            f"{place}, options",
+        )
         chosen[entry["name"]] = entry["epsilons"]
     report = values["report"]
     _check_table(report, REPORT, f"{where}, [report]")
     _check_names("attack of [report]", [report["attack"]], chosen)
-    _check_names("epsilon of [report]", [report["epsilon"]], chosen[report["attack"]])
     if not (report["tolerance_points"] > 0 and report["tolerance_ratio"] > 0):
         raise UserError(f"{where}, [report]: tolerances must be above 0")
 
@@ -227,12 +238,14 @@ def _check_tables(values: Mapping[str, Any], where: str) -> None:
     accepted = inspect.signature(build).parameters.values()
     kinds = {a.name: a.annotation for a in accepted if a.default is not a.empty}
     for name, options in values["models"].items():
-        _check_table(options, kinds, f"{where}, [models.{name}]", complete=False)
+        own = {option: kinds[option] for option in MODEL_OPTIONS.get(name, ())}
+        _check_table(options, own, f"{where}, [models.{name}]")
+    for name in values["architectures"]:
+        if name in MODEL_OPTIONS and name not in values["models"]:
+            raise UserError(f"{where} lacks the table [models.{name}]")
 
 
-def _check_table(
-    table: Mapping[str, Any], kinds: Mapping[str, type], where: str, complete: bool = True
-) -> None:
+def _check_table(table: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
     for name, value in table.items():
         if name not in kinds:
             raise unknown(f"key of {where}", name, kinds)
@@ -241,7 +254,7 @@ def _check_table(
         if not fits:
             raise UserError(f"{where}: {name} must be a {kind.__name__}, not {value!r}")
     missing = [name for name in kinds if name not in table]
-    if missing and complete:
+    if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}")
 
 

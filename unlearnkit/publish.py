@@ -6,17 +6,26 @@ from typing import Any
 from unlearnkit import figures, tables
 from unlearnkit.errors import unknown
 
+
+def _attack(study: Any) -> str:
+    return study.profile["report"]["attack"]
+
+
+def _with_attack(draw: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda study: draw(study, attack=_attack(study))
+
+
 TABLES: dict[str, Callable[[Any], Any]] = {
     "table1_models": tables.table1,
     "table2_unlearning": tables.table2,
     "table3_robustness": tables.table3,
-    "table4_layerwise": tables.table4,
+    "table4_layerwise": _with_attack(tables.table4),
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),
-    "fig2_robustness": (figures.robustness, figures.robustness_data),
-    "fig3_conjectures": (figures.conjectures, figures.conjectures_data),
-    "fig4_layerwise": (figures.layerwise, figures.layerwise_data),
+    "fig2_robustness": (_with_attack(figures.robustness), _with_attack(figures.robustness_data)),
+    "fig3_conjectures": (_with_attack(figures.conjectures), _with_attack(figures.conjectures_data)),
+    "fig4_layerwise": (_with_attack(figures.layerwise), _with_attack(figures.layerwise_data)),
 }
 NAMES = [*TABLES, *FIGURES]
 

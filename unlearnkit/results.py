@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -19,7 +18,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab
 from unlearnkit.profile import Profile
-from unlearnkit.store import now, project_folder
+from unlearnkit.store import project_folder
 
 PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
 UNSAFE = re.compile(r"[^\w.-]+")
@@ -73,7 +72,7 @@ def committed_folder(name: str) -> Path:
 
 def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
     """Gather the stored results of all `cells` that are complete."""
-    records, times = [], {}
+    records, times, made_at, commits = [], {}, set(), set()
     for cell in cells:
         stages = lab.stages(cell)
         entries = [lab.done(stage) for stage in stages]
@@ -89,6 +88,8 @@ def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
                 ],
             )
         )
+        made_at |= {entry.machine.get("date", "") for entry in entries}
+        commits |= {entry.machine.get("commit", "") for entry in entries}
         made = entries[0].machine
         times[cell.name] = {
             "seconds": made.get("seconds"),
@@ -98,7 +99,13 @@ def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
                 for label, entry in zip(labels, entries, strict=True)
             },
         }
-    return Results(_study(lab), {**_machine(lab, workers), "cells": times}, records)
+    machine = {
+        **_machine(lab, workers),
+        "date": max(made_at, default=""),
+        "commit": ", ".join(sorted(commits - {""})),
+        "cells": times,
+    }
+    return Results(_study(lab), machine, records)
 
 
 def _study(lab: Lab) -> dict[str, Any]:
@@ -130,8 +137,6 @@ def _machine(lab: Lab, workers: int) -> dict[str, Any]:
     if lab.device.type == "cuda":
         device = torch.cuda.get_device_name(lab.device)
     return {
-        "date": now(),
-        "commit": commit(),
         "versions": versions(),
         "device": f"{lab.device.type}: {device}",
         "workers": workers,
@@ -147,20 +152,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def commit() -> str:
-    """Return the project's commit, or the package's version outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(project_folder()), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {__version__}"
 
 
 def write(results: Results, folder: Path) -> None:

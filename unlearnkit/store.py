@@ -8,9 +8,11 @@ paths are not in it.
 import hashlib
 import json
 import os
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from unlearnkit import __version__
 from unlearnkit.errors import UserError
 from unlearnkit.files import set_aside, write_atomic
 
@@ -162,6 +165,22 @@ def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
 def now() -> str:
     """Return the date and time in UTC, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """Return the project's commit, marked if the package differs from it; outside a checkout
+    the package's version.
+    """
+    git = ["git", "-C", str(project_folder())]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "unlearnkit"]).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {__version__}"
+    return head.stdout.strip() + (" (changed)" if changed else "")
 
 
 def default_folder() -> Path:

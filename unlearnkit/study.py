@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -302,6 +302,15 @@ def keep_study(lab: Lab, dataset: str | None, workers: int) -> Study:
     return Study(lab.profile, results, folder)
 
 
+def read_study(profile: Profile, folder: Path) -> Study:
+    """Return the study in `folder`, with the settings it was computed with.
+
+    The profile's file may have changed since: what is shown must belong to the numbers.
+    """
+    results = files.read(folder)
+    return Study(replace(profile, values=results.study["settings"]), results, folder)
+
+
 def load_study(
     profile: str = "quick", dataset: str | None = None, *, recompute: bool = False
 ) -> Study:
@@ -331,7 +340,7 @@ def load_study(
         check_source(name, dataset or settings["dataset"])
         folder = own_results(name)
     try:
-        return Study(settings, files.read(folder), folder)
+        return read_study(settings, folder)
     except UserError as error:
         if "no results" not in str(error):
             raise

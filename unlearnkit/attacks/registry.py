@@ -24,17 +24,24 @@ class Attack:
     defaults: Mapping[str, Any]
     norm: str | None
     nested: bool
+    version: int = 1
 
 
 _ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, *, title: str | None = None, norm: str | None = "linf", nested: bool = False
+    name: str,
+    *,
+    title: str | None = None,
+    norm: str | None = "linf",
+    nested: bool = False,
+    version: int = 1,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function (model, images, labels, epsilon, *, num_classes, seed, ...) -> images.
 
-    Registering a name again replaces it.
+    Registering a name again replaces it. `version` is part of every stored result's key: raise it
+    when the attack's meaning changes.
     """
     if norm not in ("linf", None):
         raise unknown("norm", norm, ("linf", None))
@@ -42,7 +49,7 @@ def attack(
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         arguments = inspect.signature(function).parameters.values()
         defaults = {a.name: a.default for a in arguments if a.default is not a.empty}
-        _ATTACKS[name] = Attack(name, title or name, function, defaults, norm, nested)
+        _ATTACKS[name] = Attack(name, title or name, function, defaults, norm, nested, version)
         return function
 
     return register

@@ -95,7 +95,8 @@ def robustness(
     for ax in axes[-1, :2]:
         ax.set_xlabel(f"{attack_title(attack)}, ε (1/255)")
     style.legend_above(fig, style.method_handles(arranged(look, data["method"]), look, lines=True))
-    text = f"{attack_title(attack)}, white-box, all test images; {style.forget_words(forget)}; "
+    text = f"{attack_title(attack)}, white-box, % of the attacked test images; "
+    text += f"{style.forget_words(forget)}; "
     style.footer(fig, s, text + style.seeds_words(data["n"][data["n"] > 0]) + ".")
     return fig
 

@@ -27,14 +27,14 @@ def boundary_shrink(run: Run) -> None:
     bound : float
         L-infinity size of the FGSM step in [0, 1] pixels; published 0.1.
     on_failure : "keep", "runner-up" or "skip"
-        Where the attack does not change the prediction: keep the true class and so re-learn the
+        Where the original stays right under the attack: keep the true class and so re-learn the
         image (the published form), take the original's second guess, or leave the image out.
     batch_norm : "train" or "eval"
         Whether the forget batches move the running statistics (the published form) or not.
 
     Log
     ---
-    hit_ratio : share of the forget set whose prediction the attack changed, in [0, 1]
+    hit_ratio : share of the forget set that the original gets wrong under the attack, in [0, 1]
     """
     if run.options.bound < 0:
         raise UserError(f"bs: bound is {run.options.bound}; allowed: >= 0, in [0, 1] pixels")
@@ -54,7 +54,7 @@ def boundary_shrink(run: Run) -> None:
 
 
 def boundary_labels(run: Run) -> tuple[Tensor, Tensor]:
-    """Return the target class [F] of each forget image, and whether the attack changed it [F].
+    """Return the target class [F] of each forget image, and whether it differs from its own [F].
 
     The attacked images are the clean ones, so each label is found once, not once an epoch.
     """

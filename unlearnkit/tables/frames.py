@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit import metrics
+from unlearnkit.attacks import attack_names, get_attack
+from unlearnkit.methods import METHODS
 from unlearnkit.metrics import ID
 
 COLUMNS = {
@@ -46,7 +48,8 @@ QUANTITIES = {
 
 def method_title(method: str) -> str:
     """Return the display name of a method."""
-    return TITLES.get(method, method.upper())
+    known = METHODS.get(method)
+    return TITLES.get(method) or (known.title if known else method.upper())
 
 
 def architecture_title(architecture: str) -> str:
@@ -56,7 +59,7 @@ def architecture_title(architecture: str) -> str:
 
 def attack_title(attack: str) -> str:
     """Return the display name of an attack."""
-    return ATTACKS.get(attack, attack)
+    return ATTACKS.get(attack) or (get_attack(attack).title if attack in attack_names() else attack)
 
 
 def forget_title(forget: str) -> str:
