@@ -109,7 +109,7 @@ def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
     for number, job in enumerate(jobs):
         assert job.needs() is None or job.needs() in jobs[:number]
     retrain = replace(CF, method="retrain")
-    assert Job(retrain).needs() is None
+    assert Job(retrain).needs() == original_of(CF), "its transfer needs it"
     assert Job(replace(retrain, scope="first")).needs() == original_of(CF)
 
 
@@ -298,8 +298,7 @@ def test_without_an_original_its_cells_fail(tmp_path):
     assert outcome.done == 0
     messages = [message for _, message in outcome.failed]
     assert messages[0].startswith("small_vit original: the loss is not finite")
-    assert messages[1:3] == ["its original model could not be trained"] * 2
-    assert messages[3].startswith("retrain: the loss is not finite")
+    assert messages[1:] == ["its original model could not be trained"] * 3
 
 
 def test_the_time_limit_stops_before_the_next_cell(tmp_path):

@@ -50,7 +50,7 @@ def test_a_notebook_is_committed_as_executed(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_keeps_to_the_house_rules(path):
     cells = code_cells(path)
-    assert all(len(source(cell).splitlines()) <= 24 for cell in cells)
+    assert all(len(source(cell).splitlines()) <= 15 for cell in cells)
     first = cells[0]
     assert first["metadata"]["tags"] == ["parameters"]
     names = set()

@@ -168,8 +168,6 @@ def _check(profile: Profile) -> None:
     _check_attacks(values, where)
     _check_names("method", _texts(values, "methods", where), methods.METHODS)
     _check_names("method", values["method"], methods.METHODS)
-    if "retrain" not in values["methods"]:
-        raise UserError(f"{where}: methods must contain 'retrain': all others are measured by it")
     if not all(type(c) in (int, float) and 0 <= c < 1 for c in values["checkpoints"]):
         raise UserError(f"{where}: checkpoints must be fractions of the training in [0, 1)")
     if not _texts(values, "architectures", where):

@@ -102,7 +102,7 @@ class KitFigure(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         with context():
-            self.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+            self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         return buffer.getvalue()
 
 
