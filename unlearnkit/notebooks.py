@@ -98,6 +98,8 @@ def execute(
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
     done = []
+    # Two kernels that both use all cores wait for each other most of the time.
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
     with ThreadPoolExecutor(workers) as pool:
         futures = [
             pool.submit(
@@ -105,7 +107,7 @@ def execute(
                 path,
                 folder / path.name,
                 {name: value for name, value in parameters.items() if name in names[path]},
-                environment or {},
+                {"OMP_NUM_THREADS": threads, **(environment or {})},
             )
             for path in paths
         ]
