@@ -18,13 +18,14 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="compute what is missing, then execute the notebooks")
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
     compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
+    sweep = commands.add_parser("sweep", help="try the rates of a profile's [sweep]")
     report = commands.add_parser("report", help="redraw every table and figure from results")
-    for command in (run, compute, report):
+    for command in (run, compute, sweep, report):
         command.add_argument("--profile", default="quick", help="name, or path of a .toml file")
         command.add_argument(
             "--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's"
         )
-    for command in (run, compute):
+    for command in (run, compute, sweep):
         command.add_argument("--workers", type=int, help="cells computed at a time")
         command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
         command.add_argument(
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--accept", action="store_true", help="make the results the committed ones"
         )
+    for command in (run, compute):
         command.add_argument("--plan", action="store_true", help="print the plan, and stop")
     return top
 
@@ -43,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     began = time.monotonic()
     try:
-        status = {"run": run, "compute": compute, "report": report}[options.command](options)
+        commands = {"run": run, "compute": compute, "sweep": sweep, "report": report}
+        status = commands[options.command](options)
     except UserError as error:
         print(f"unlearnkit: {error}", file=sys.stderr)
         return 2
@@ -66,10 +69,7 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
     from unlearnkit.profile import load_profile
 
     profile = load_profile(options.profile)
-    if options.workers is not None and options.workers < 1:
-        raise UserError("--workers must be at least 1")
-    if options.minutes is not None and not options.minutes > 0:
-        raise UserError("--minutes must be more than 0")
+    deadline = _deadline(options)
     name = results.study_name(profile, options.dataset)
     study.check_source(name, options.dataset or profile["dataset"])
     lab = study.open_lab(profile, options.dataset, device=options.device)
@@ -83,7 +83,6 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
     print(f"  expected: {_expectation(expected, workers)}", flush=True)
     if options.plan:
         return 0
-    deadline = time.time() + 60 * options.minutes if options.minutes else None
     outcome = computing.compute(lab, plan, workers=workers, deadline=deadline, report=_say)
     finished = study.keep_study(lab, options.dataset, workers)
     for cell, message in outcome.failed:
@@ -146,6 +145,32 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
     return 1 if failed else 0
 
 
+def sweep(options: argparse.Namespace) -> int:
+    """Try every rate of the profile's [sweep] on its validation forget set, and name the best."""
+    from unlearnkit import results, study, sweeps
+    from unlearnkit.compute import default_workers
+    from unlearnkit.profile import load_profile
+
+    profile = load_profile(options.profile)
+    deadline = _deadline(options)
+    name = results.study_name(profile, options.dataset)
+    study.check_source(name, options.dataset or profile["dataset"])
+    lab = study.open_lab(profile, options.dataset, device=options.device)
+    workers = options.workers or default_workers(lab.device)
+    table, whole = sweeps.run_sweep(lab, workers=workers, deadline=deadline, report=_say)
+    own, committed = study.own_results(name), results.committed_folder(name)
+    sweeps.write_sweep(table, own)
+    if options.accept and whole:
+        sweeps.write_sweep(table, committed)
+    print(table.round(4).to_string(index=False))
+    if not whole:
+        print("Stopped for the time limit; the same command goes on from here.")
+    for line in sweeps.disagreements(profile, table):
+        print(f"The sweep's choice for profile {profile.name}: {line}")
+    print(f"Sweep: {(committed if options.accept and whole else own) / 'sweeps'}")
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """Redraw every table and figure from this machine's results, or else the committed ones."""
     from unlearnkit import results, study
@@ -183,6 +208,15 @@ def _compare(study, committed: Path, accept: bool) -> None:
     if accept:
         results.write(study.results, committed)
         print(f"Accepted: these results are now in {committed}")
+
+
+def _deadline(options: argparse.Namespace) -> float | None:
+    """Return the `time.time()` to stop at, None for never; check how many work at a time."""
+    if options.workers is not None and options.workers < 1:
+        raise UserError("--workers must be at least 1")
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError("--minutes must be more than 0")
+    return time.time() + 60 * options.minutes if options.minutes else None
 
 
 def _expectation(seconds: float | None, workers: int) -> str:

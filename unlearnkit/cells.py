@@ -52,6 +52,6 @@ def cells_of(profile: Profile) -> list[Cell]:
                 cells += [
                     Cell(*place, method, scope, seed)
                     for scope in entry["scopes"]
-                    for method in profile["methods"]
+                    for method in entry.get("methods", profile["methods"])
                 ]
     return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")

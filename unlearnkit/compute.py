@@ -73,7 +73,7 @@ class Plan:
         return sum(map(len, self.missing.values()))
 
     def jobs(self) -> list[Job]:
-        """Return the jobs, the originals to be trained that others wait for first."""
+        """Return the jobs seed by seed, each seed's originals that others wait for first."""
         first = {
             original_of(cell): None
             for cell, stages in self.missing.items()
@@ -83,7 +83,8 @@ class Plan:
         lacking = (c for c in finished if "original" in (s.name for s in self.missing.get(c, [])))
         for stored in {original_of(cell) for cell in finished} - {original_of(c) for c in lacking}:
             first.pop(stored, None)
-        return [*first, *(Job(cell) for cell in self.missing)]
+        jobs = [*first, *(Job(cell) for cell in self.missing)]
+        return sorted(jobs, key=lambda job: (job.cell.seed, not job.weights_only))
 
     def seconds(self, recorded: dict[str, dict[str, float]]) -> float | None:
         """Return the expected worker-seconds, or None where nothing like it was recorded.
@@ -237,16 +238,16 @@ def _run(
         workers,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(stop, threads, *arguments, _modules(lab)),
+        initargs=(stop, threads, type(lab), *arguments, _modules(lab)),
     ) as pool:
         try:
-            yield from _run_in(pool, jobs)
+            yield from _run_in(pool, jobs, workers)
         except BaseException:
             stop.set()
             raise
 
 
-def _run_in(pool: ProcessPoolExecutor, jobs: list[Job]) -> Iterator[Result]:
+def _run_in(pool: ProcessPoolExecutor, jobs: list[Job], workers: int) -> Iterator[Result]:
     broken: dict[Job, BaseException] = {}
     finished: set[Job] = set()
     waiting, running = list(jobs), {}
@@ -256,7 +257,9 @@ def _run_in(pool: ProcessPoolExecutor, jobs: list[Job]) -> Iterator[Result]:
             if (why := _blocked(job, broken)) is not None:
                 waiting.remove(job)
                 yield job, 0.0, why
-            elif need is None or need in finished or need not in jobs:
+            # One at a time for each worker: what is handed over early would go before the jobs
+            # of an earlier seed that still wait for their original.
+            elif len(running) < workers and (need in finished or need not in jobs):
                 waiting.remove(job)
                 running[_submitted(pool, job)] = job
         ready, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -313,6 +316,7 @@ _LAB: Lab | None = None
 def _start_worker(
     stop: Event,
     threads: int,
+    kind: type[Lab],
     profile: Profile,
     data: ImageData,
     folder: Path,
@@ -328,7 +332,7 @@ def _start_worker(
         importlib.import_module(module)
     os.environ["UNLEARNKIT_WORKER"] = "1"
     torch.set_num_threads(threads)
-    _LAB = Lab(profile, data, Store(folder), device=device, deadline=deadline)
+    _LAB = kind(profile, data, Store(folder), device=device, deadline=deadline)
 
 
 def _end_with(stop: Event, parent: int) -> None:

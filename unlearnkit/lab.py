@@ -303,12 +303,14 @@ class Lab:
 
 def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
     """Load the profile's data set, or another, in the profile's size and number of images."""
-    return load(
+    data = load(
         dataset or profile["dataset"],
         size=profile["image_size"] or None,
         train_images=profile["train_images"] or None,
         test_images=profile["test_images"] or None,
     )
+    title = profile.values.get("stand_in", {}).get(data.name.removeprefix("folder:"))
+    return replace(data, name=title) if title else data
 
 
 def pick_device(name: str | None = None) -> torch.device:

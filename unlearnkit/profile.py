@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from unlearnkit import methods
@@ -36,7 +37,11 @@ TOP = {
     "attack": list,
     "report": dict,
 }
+# Tables a profile may leave out: rates to choose from, and folders that hold its data set.
+OPTIONAL = {"sweep": dict, "stand_in": dict}
 FORGET = {"set": str, "seeds": list, "scopes": list}
+FORGET_OPTIONAL = {"methods": list}  # of the profile's methods; all of them if left out
+SWEEP = {"seed": int, "forget_seed": int, "rates": dict}
 MEASURE = {"batch_size": int, "mia_images": int, "fairness_images_per_class": int}
 ATTACK = {
     "name": str,
@@ -99,6 +104,10 @@ class Profile:
         values.update(own.get(architecture, {}))
         return values
 
+    def with_values(self, **values: Any) -> "Profile":
+        """Return this profile with some of its tables replaced."""
+        return Profile(self.name, self.path, {**self.values, **values})
+
     def with_forget(self, forget: str) -> "Profile":
         """Return this profile with another forget set instead of its first one."""
         values = copy.deepcopy(self.values)
@@ -158,7 +167,7 @@ def load_profile(name: str | Path) -> Profile:
 
 def _check(profile: Profile) -> None:
     values, where = profile.values, f"profile {profile.name}"
-    _check_table(values, TOP, where)
+    _check_table(values, TOP, where, OPTIONAL)
     _check_forget(values, where)
     _check_table(values["measure"], MEASURE, f"{where}, [measure]")
     _check_at_least(1, values["measure"], ("batch_size",), f"{where}, [measure]")
@@ -183,19 +192,39 @@ def _check(profile: Profile) -> None:
                 methods.get(name).options,
                 f"{where}, [method.{name}] with {architecture}",
             )
+    _check_sweep(values, where)
+    if not all(isinstance(title, str) for title in values.get("stand_in", {}).values()):
+        raise UserError(f"{where}, [stand_in] must map names of folders to titles")
 
 
 def _check_forget(values: Mapping[str, Any], where: str) -> None:
+    chosen = _texts(values, "methods", where)
     for number, entry in enumerate(_dicts(values, "forget", where)):
         place = f"{where}, [[forget]] {number + 1}"
-        _check_table(entry, FORGET, place)
+        _check_table(entry, FORGET, place, FORGET_OPTIONAL)
         _check_names("scope", _texts(entry, "scopes", place), SCOPES)
-        if "all" not in entry["scopes"]:
+        if "methods" in entry:
+            _check_names("method of this profile", _texts(entry, "methods", place), chosen)
+        elif "all" not in entry["scopes"]:
             raise UserError(f"{place}: scopes must contain 'all'")
         if not entry["seeds"] or not all(type(seed) is int for seed in entry["seeds"]):
             raise UserError(f"{place}: seeds must be a list of whole numbers")
-    if not values["forget"]:
-        raise UserError(f"{where} needs at least one [[forget]] table")
+    if not values["forget"] or "methods" in values["forget"][0]:
+        raise UserError(f"{where} needs a first [[forget]] table, which is for all methods")
+
+
+def _check_sweep(values: Mapping[str, Any], where: str) -> None:
+    if "sweep" not in values:
+        return
+    place = f"{where}, [sweep]"
+    _check_table(values["sweep"], SWEEP, place)
+    _check_names(f"architecture of {place}", values["sweep"]["rates"], values["architectures"])
+    for architecture, table in _dicts(values["sweep"], "rates", place).items():
+        _check_names(f"method of {place}", table, values["methods"])
+        for name, rates in table.items():
+            fits = isinstance(rates, list) and all(type(r) is float and r > 0 for r in rates)
+            if not (fits and rates):
+                raise UserError(f"{place}: {architecture}.{name} must be a list of rates above 0")
 
 
 def _check_attacks(values: Mapping[str, Any], where: str) -> None:
@@ -243,11 +272,17 @@ def _check_tables(values: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where} lacks the table [models.{name}]")
 
 
-def _check_table(table: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
+def _check_table(
+    table: Mapping[str, Any],
+    kinds: Mapping[str, type],
+    where: str,
+    optional: Mapping[str, type] = MappingProxyType({}),
+) -> None:
+    known = {**kinds, **optional}
     for name, value in table.items():
-        if name not in kinds:
-            raise unknown(f"key of {where}", name, kinds)
-        kind = kinds[name]
+        if name not in known:
+            raise unknown(f"key of {where}", name, known)
+        kind = known[name]
         fits = type(value) is kind or (kind is float and type(value) is int)
         if not fits:
             raise UserError(f"{where}: {name} must be a {kind.__name__}, not {value!r}")

@@ -50,10 +50,15 @@ class Results:
 
 
 def study_name(profile: Profile, dataset: str | None) -> str:
-    """Return the name of a study's folders: the profile's, with the data set's if another."""
+    """Return the name of a study's folders: the profile's, with the data set's if another.
+
+    A folder that the profile names under [stand_in] holds its own data set.
+    """
     if not dataset or dataset == profile["dataset"]:
         return profile.name
     source = source_folder(dataset)
+    if source and source.name in profile.values.get("stand_in", {}):
+        return profile.name
     short = source.name if source else dataset
     # The images' folder may be called anything; this names a folder on every system.
     return f"{profile.name}@{UNSAFE.sub('-', short)}"

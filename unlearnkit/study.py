@@ -22,6 +22,7 @@ from unlearnkit.metrics import ID
 from unlearnkit.profile import Profile, load_profile
 from unlearnkit.results import Results
 from unlearnkit.store import Store, default_folder, output_folder
+from unlearnkit.sweeps import read_sweep
 
 COLUMNS = {
     "quality": ["metric", "value"],
@@ -102,6 +103,15 @@ class Study:
     def splits(self) -> pd.DataFrame:
         """Number of images in each part of each split, and the split's hash."""
         return pd.DataFrame(self.results.study["splits"]).T
+
+    @property
+    def sweep(self) -> pd.DataFrame:
+        """How the rates were chosen (see `sweeps.COLUMNS`), no rows if they were not.
+
+        This machine's own sweep, or else the committed one of the same profile.
+        """
+        own = read_sweep(self.folder)
+        return own if len(own) else read_sweep(files.committed_folder(self.name))
 
     @property
     def settings(self) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from unlearnkit.figures.layerwise import layerwise, layerwise_data
 from unlearnkit.figures.robustness import robustness, robustness_data
 from unlearnkit.figures.samples import samples
 from unlearnkit.figures.saving import save_figure
+from unlearnkit.figures.sweeps import sweep, sweep_data
 
 __all__ = [
     "PUBLISHED",
@@ -27,4 +28,6 @@ __all__ = [
     "robustness_data",
     "samples",
     "save_figure",
+    "sweep",
+    "sweep_data",
 ]
