@@ -652,7 +652,7 @@ def test_another_forget_set_trains_no_original(vit):
     assert {job.cell.forget for job in jobs} == {"class:3"}
     seeds = [{**sets[1], "seeds": [0, 1]}, {**sets[0], "seeds": [0, 1]}]
     jobs = make_plan(lab := vit(forget=seeds), cells_of(lab.profile)).jobs()
-    assert [(job.cell.seed, job.weights_only) for job in jobs[:2]] == [(1, True), (0, False)]
+    assert [job.cell.seed for job in jobs if job.weights_only] == [1]
 
 
 def test_a_measurement_changes_no_model(vit):

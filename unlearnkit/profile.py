@@ -209,8 +209,10 @@ def _check_forget(values: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{place}: scopes must contain 'all'")
         if not entry["seeds"] or not all(type(seed) is int for seed in entry["seeds"]):
             raise UserError(f"{place}: seeds must be a list of whole numbers")
-    if not values["forget"] or "methods" in values["forget"][0]:
-        raise UserError(f"{where} needs a first [[forget]] table, which is for all methods")
+    if not values["forget"]:
+        raise UserError(f"{where} needs at least one [[forget]] table")
+    if "methods" in values["forget"][0]:
+        raise UserError(f"{where}: the first [[forget]] table is for all methods; name none")
 
 
 def _check_sweep(values: Mapping[str, Any], where: str) -> None:
