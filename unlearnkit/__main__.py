@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
     compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
     report = commands.add_parser("report", help="redraw every table and figure from results")
+    commands.add_parser("readme", help="fill README.md's tables from the committed results")
     for command in (run, compute, report):
         command.add_argument("--profile", default="quick", help="name, or path of a .toml file")
         command.add_argument(
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     began = time.monotonic()
     try:
-        status = {"run": run, "compute": compute, "report": report}[options.command](options)
+        command = {"run": run, "compute": compute, "report": report, "readme": readme}
+        status = command[options.command](options)
     except UserError as error:
         print(f"unlearnkit: {error}", file=sys.stderr)
         return 2
@@ -166,6 +168,15 @@ def report(options: argparse.Namespace) -> int:
         publish(found, item)
         print(f"  {item}")
     print(f"Tables and figures: {found.output}")
+    return 0
+
+
+def readme(options: argparse.Namespace) -> int:
+    """Fill the blocks of README.md from the committed results of the largest study."""
+    from unlearnkit.readme import refresh
+
+    path, found = refresh()
+    print(f"{path}: filled from {found.folder} ({found.stamp})")
     return 0
 
 
