@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
     sweep = commands.add_parser("sweep", help="try the rates of a profile's [sweep]")
     report = commands.add_parser("report", help="redraw every table and figure from results")
+    commands.add_parser("readme", help="fill README.md's tables from the committed results")
     for command in (run, compute, sweep, report):
         command.add_argument("--profile", default="quick", help="name, or path of a .toml file")
         command.add_argument(
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     began = time.monotonic()
     try:
-        commands = {"run": run, "compute": compute, "sweep": sweep, "report": report}
-        status = commands[options.command](options)
+        commands = (run, compute, sweep, report, readme)
+        status = {command.__name__: command for command in commands}[options.command](options)
     except UserError as error:
         print(f"unlearnkit: {error}", file=sys.stderr)
         return 2
@@ -191,6 +192,15 @@ def report(options: argparse.Namespace) -> int:
         publish(found, item)
         print(f"  {item}")
     print(f"Tables and figures: {found.output}")
+    return 0
+
+
+def readme(options: argparse.Namespace) -> int:
+    """Fill the blocks of README.md from the committed results of the largest study."""
+    from unlearnkit.readme import refresh
+
+    path, found = refresh()
+    print(f"{path}: filled from {found.folder} ({found.stamp})")
     return 0
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from unlearnkit import figures, tables
 from unlearnkit.errors import unknown
+from unlearnkit.observations import observations
+from unlearnkit.readings import readings
 
 
 def _attack(study: Any) -> str:
@@ -20,6 +22,8 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table2_unlearning": tables.table2,
     "table3_robustness": tables.table3,
     "table4_layerwise": _with_attack(tables.table4),
+    "table_observations": observations,
+    "table_readings": readings,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),
