@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from unlearnkit import figures, tables
+from unlearnkit import figures, tables, verdicts
 from unlearnkit.errors import unknown
 
 
@@ -20,6 +20,7 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table2_unlearning": tables.table2,
     "table3_robustness": tables.table3,
     "table4_layerwise": _with_attack(tables.table4),
+    "table5_verdicts": verdicts.table5,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),
