@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from unlearnkit import figures, tables
+from unlearnkit import figures, tables, verdicts
 from unlearnkit.errors import unknown
 from unlearnkit.observations import observations
 from unlearnkit.readings import readings
@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table4_layerwise": _with_attack(tables.table4),
     "table_observations": observations,
     "table_readings": readings,
+    "table5_verdicts": verdicts.table5,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),

@@ -47,7 +47,9 @@ def conjectures_statistics(
     fairness-gap with the drop over every model: for each architecture, also with test accuracy
     held fixed; and for more than one architecture ``across`` (pooled as they are) and ``within``
     (pooled after ranking inside each architecture, so that a difference between architectures
-    cannot make the correlation).
+    cannot make the correlation). The untrained network, progress 0, counts in none of them: how its
+    outputs spread says nothing about training. Models are taken as exchangeable, though those of a
+    seed share an original; `verdicts.table5` judges over seeds instead.
 
     Returns
     -------
@@ -65,6 +67,7 @@ def conjectures_statistics(
 def _correlations(data: pd.DataFrame, seed: int) -> dict[tuple[str, str, str], Correlation]:
     found = {}
     names = arranged(ARCHITECTURES, data["architecture"])
+    data = data[data["progress"] > 0]
     for name in names:
         part = data[data["architecture"] == name]
         along = part[part["method"] == "original"]
@@ -214,6 +217,8 @@ def _small_print(data: pd.DataFrame, rho: Mapping[tuple[str, str, str], Correlat
         f"(a, b) {style.seeds_words(along)}",
         "C2: one point a model, drop averaged over ε > 0",
     ]
+    if (data["progress"] == 0).any():
+        parts.append("progress 0, the untrained network, is drawn but in no ρ")
     parts += [
         f"{words}: {rho['C2', key, '']}"
         for key, words in (("across", "pooled across architectures"), ("within", "within them"))

@@ -30,10 +30,11 @@ from unlearnkit.tables.frames import (
     study_methods,
     summaries,
 )
-from unlearnkit.tables.saving import save_table, write_provenance
+from unlearnkit.tables.saving import markdown, save_table, write_provenance
 
 __all__ = [
     "TITLES",
+    "markdown",
     "method_title",
     "save_table",
     "splits_table",

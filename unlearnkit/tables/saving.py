@@ -1,6 +1,7 @@
 """A table's CSV, Markdown and LaTeX files, and the sidecar that says where they come from."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit.files import write_atomic
-from unlearnkit.stats import Spread
+from unlearnkit.stats import MISSING, Spread
 
 # One row more and a LaTeX table no longer fits a page.
 LONG_TABLE = 45
+# Longer text gets a column that breaks it into lines.
+LONG_TEXT = 40
 LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -48,6 +51,13 @@ def latex_escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+def shown(value: Any) -> str:
+    """Return what a table displays: plain floats with three digits, a dash where there is none."""
+    if not isinstance(value, float):
+        return str(value)
+    return MISSING if math.isnan(value) else f"{value:.3f}"
+
+
 def numeric(table: pd.DataFrame) -> pd.DataFrame:
     """Return `table` with each `Spread` column as plain mean, std and n columns.
 
@@ -68,7 +78,7 @@ def numeric(table: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """Return `table` as a Markdown pipe table, numbers to the right, caption below."""
     lines = [list(map(str, table)), ["---:" if right else ":---" for right in _right(table)]]
-    lines += [[str(value) for value in row] for row in table.itertuples(index=False)]
+    lines += [[shown(value) for value in row] for row in table.itertuples(index=False)]
     text = "".join(
         "| " + " | ".join(c.replace("|", r"\|") for c in line) + " |\n" for line in lines
     )
@@ -78,14 +88,14 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame, name: str) -> str:
     """Return `table` in LaTeX (booktabs; longtable beyond a page), labelled ``tab:name``."""
     long = len(table) > LONG_TABLE
-    alignment = "".join("r" if right else "l" for right in _right(table))
+    alignment = _alignment(table)
     head = " & ".join(latex_escape(str(header)) for header in table) + r" \\"
     body, before = [], None
     for row in table.itertuples(index=False):
         if before is not None and row[0] != before:
             body.append(r"\midrule")
         before = row[0]
-        body.append(" & ".join(latex_escape(str(value)) for value in row) + r" \\")
+        body.append(" & ".join(latex_escape(shown(value)) for value in row) + r" \\")
     title = rf"\caption{{{latex_escape(table.attrs.get('caption', name))}}}\label{{tab:{name}}}"
     top = [r"\toprule", head, r"\midrule"]
     if long:
@@ -117,6 +127,20 @@ def latex(table: pd.DataFrame, name: str) -> str:
 
 def _right(table: pd.DataFrame) -> list[bool]:
     return [not all(isinstance(value, str) for value in table[header]) for header in table]
+
+
+def _alignment(table: pd.DataFrame) -> str:
+    """Return LaTeX's column types: numbers to the right, long text in lines that share the page."""
+    long = [
+        not right and any(len(value) > LONG_TEXT for value in table[header])
+        for header, right in zip(table, _right(table), strict=True)
+    ]
+    share = 0.5 / max(sum(long), 1)
+    paragraph = rf"p{{{share:.2f}\linewidth}}"
+    return "".join(
+        paragraph if wide else "r" if right else "l"
+        for wide, right in zip(long, _right(table), strict=True)
+    )
 
 
 def save_table(

@@ -1,0 +1,63 @@
+"""A verdict by rule: does the interval over seeds lie on the side of a bound that a claim needs?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unlearnkit.stats import interval, mean_std
+
+VERDICTS = ("supported", "not supported", "undecided")
+SEEDS = 3  # the fewest that can decide
+CHANGE = "What would change it"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a claim asks for: an interval wholly `side` ("below" or "above") of `bound`.
+
+    `span` is the range of the statistic, to which the interval is cut.
+    """
+
+    side: str
+    bound: float
+    span: tuple[float, float] = (-np.inf, np.inf)
+
+
+def judge(values: Iterable[float], rule: Rule) -> dict[str, Any]:
+    """Judge one statistic.
+
+    Parameters
+    ----------
+    values : [n]
+        One for each seed; what is not finite is left out.
+
+    Returns
+    -------
+    dict
+        Value (mean), Low, High (95 % Student t interval; NaN for fewer than two seeds), Seeds,
+        Verdict (one of `VERDICTS`) and what would change it.
+    """
+    array = np.asarray(list(values), dtype=float)
+    array = array[np.isfinite(array)]
+    low, high = (float(end) for end in np.clip(interval(array), *rule.span))
+    verdict, change = _decide(low, high, len(array), rule)
+    numbers = {"Value": mean_std(array).mean, "Low": low, "High": high, "Seeds": len(array)}
+    return {**numbers, "Verdict": verdict, CHANGE: change}
+
+
+def _decide(low: float, high: float, n: int, rule: Rule) -> tuple[str, str]:
+    bound = f"{rule.bound:g}"
+    if n < SEEDS:
+        return "undecided", f"at least {SEEDS} seeds that give a number; {n} so far"
+    if low <= rule.bound <= high:
+        return "undecided", f"an interval that leaves {bound} outside: more seeds"
+    if high < rule.bound:
+        found, distance = "below", rule.bound - high
+    else:
+        found, distance = "above", low - rule.bound
+    if found == rule.side:
+        return "supported", f"an interval that reaches {bound}: its end is {distance:.3g} {found}"
+    needed = f"an interval wholly {rule.side} {bound}"
+    return "not supported", f"{needed}: its nearer end is {distance:.3g} {found}"
