@@ -73,7 +73,10 @@ class Plan:
         return sum(map(len, self.missing.values()))
 
     def jobs(self) -> list[Job]:
-        """Return the jobs seed by seed, each seed's originals that others wait for first."""
+        """Return the jobs, forget set by forget set and seed by seed, originals to train first.
+
+        So what is cut off is whole for some seeds of the first forget set, not in parts for all.
+        """
         first = {
             original_of(cell): None
             for cell, stages in self.missing.items()
@@ -84,7 +87,13 @@ class Plan:
         for stored in {original_of(cell) for cell in finished} - {original_of(c) for c in lacking}:
             first.pop(stored, None)
         jobs = [*first, *(Job(cell) for cell in self.missing)]
-        return sorted(jobs, key=lambda job: (job.cell.seed, not job.weights_only))
+        sets = list(dict.fromkeys(cell.forget for cell in self.cells))
+        rank = {forget: number for number, forget in enumerate(sets)}
+
+        def order(job: Job) -> tuple[int, int, bool]:
+            return rank.get(job.cell.forget, 0), job.cell.seed, not job.weights_only
+
+        return sorted(jobs, key=order)
 
     def seconds(self, recorded: dict[str, dict[str, float]]) -> float | None:
         """Return the expected worker-seconds, or None where nothing like it was recorded.

@@ -9,6 +9,7 @@ import pandas as pd
 
 from unlearnkit.figures.fairness import GROUPS, LARGE, LAYERS, PUBLISHED
 from unlearnkit.figures.style import default_forget
+from unlearnkit.judging import SEEDS
 from unlearnkit.stats import interval, spearman
 from unlearnkit.tables.frames import architecture_title, caption, method_title, rows
 
@@ -102,7 +103,8 @@ def observations(s: Any, forget: str | None = None, reading: str = "std") -> pd.
       both published curves are seen: log 2 − |log(ours / published)|.
 
     An observation holds if the margin is above 0 in every seed, or its 95 % t interval over seeds
-    is. It does not hold if they are below 0. Otherwise, and with one seed, it is undecided.
+    is. It does not hold if they are below 0. Otherwise, and with fewer than three seeds, it is
+    undecided.
     """
     found = []
     for architecture in LAYERS:
@@ -114,7 +116,7 @@ def observations(s: Any, forget: str | None = None, reading: str = "std") -> pd.
         s,
         "What is seen in the published figure, and in ours (mean over seeds). In brackets: of "
         "published values, which are read off the figure, the range of the reading error; of ours, "
-        "the 95 % t interval over seeds. Undecided: one seed, or seeds that disagree.",
+        "the 95 % t interval over seeds. Undecided: fewer than three seeds, or seeds that disagree.",
     )
     return table
 
@@ -218,8 +220,8 @@ def _row(both: Curves, what: str, published: str, ours: str, margin: pd.Series) 
 
 def _decide(margin: pd.Series) -> tuple[str, str]:
     """Return whether an observation holds, and why, from its margin in each seed."""
-    if len(margin) < 2:
-        return "undecided", "one seed"
+    if len(margin) < SEEDS:
+        return "undecided", f"fewer than {SEEDS} seeds"
     low, high = interval(margin)
     for holds, every, clear in (
         ("yes", (margin > 0).all(), low > 0),
