@@ -16,7 +16,6 @@ from unlearnkit.attacks import (
     robust_curve,
     score_images,
     transfer_images,
-    worst_case,
 )
 from unlearnkit.errors import UserError
 
@@ -353,15 +352,6 @@ def test_scores_that_are_not_finite_are_wrong():
     nn.init.constant_(model[1].weight, torch.nan)
     images = torch.zeros(2, 3, 2, 2)
     assert not score_images(model, images, torch.tensor([0, 1])).any()
-
-
-def test_worst_case_is_the_logical_and():
-    first = torch.tensor([[True, True, False], [True, False, False]])
-    second = torch.tensor([[True, False, False], [True, True, True]])
-    expected = torch.tensor([[True, False, False], [True, False, False]])
-    assert torch.equal(worst_case([first, second]), expected)
-    with pytest.raises(UserError, match="at least one curve"):
-        worst_case([])
 
 
 # --- errors ----------------------------------------------------------------------------------

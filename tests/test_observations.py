@@ -201,7 +201,9 @@ def test_a_seed_without_a_method_is_left_out_of_its_rows():
 
 def test_a_gap_of_zero_is_no_error():
     none = COPY.assign(gap=COPY["gap"].where(COPY["method"] != "retrain", 0.0))
-    assert len(observations(invented(none, none, none))) == len(observations(invented(COPY, COPY, COPY)))
+    assert len(observations(invented(none, none, none))) == len(
+        observations(invented(COPY, COPY, COPY))
+    )
 
 
 # --- readings -----------------------------------------------------------------------------------

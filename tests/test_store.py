@@ -361,7 +361,6 @@ def test_entries_come_back_as_they_went(tmp_path):
     put = store.put("quality", SPEC, VALUE, {"wall": 1.5})
     assert store.get("quality", SPEC) == put
     assert (put.value, put.machine, put.spec) == (VALUE, {"wall": 1.5}, SPEC)
-    assert store.seconds("quality") == {put.key: 1.5}
     assert store.get("fairness", SPEC) is None
 
 

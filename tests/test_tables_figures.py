@@ -230,13 +230,6 @@ def test_forgotten_class_and_captions():
     ]
 
 
-def test_splits_table_counts():
-    part = {"retain": range(80), "forget": range(10), "validation": range(5), "test": range(20)}
-    split = SimpleNamespace(**part, seed=7, hash="0123456789abcdef")
-    table = tables.splits_table({"random:0.1": split})
-    assert list(table.iloc[0]) == ["10 % random", 80, 10, 5, 20, 7, "0123456789ab"]
-
-
 def test_save_table_writes_numbers_display_and_provenance(tmp_path):
     table = pd.DataFrame(
         {

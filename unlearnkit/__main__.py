@@ -91,10 +91,11 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
     if outcome.stopped:
         print("Stopped for the time limit; the same command goes on from here.")
     whole = not (outcome.failed or outcome.stopped)
-    if options.accept and not whole:
-        print("unlearnkit: not accepted: these results are not complete", file=sys.stderr)
+    accept = options.accept and not outcome.failed
+    if options.accept and outcome.failed:
+        print("unlearnkit: not accepted: some cells failed", file=sys.stderr)
     status = before_report() if whole else 0
-    _compare(finished, committed, options.accept and whole)
+    _compare(finished, committed, accept)
     print(f"Results: {own}")
     return 1 if outcome.failed else status
 
@@ -215,9 +216,12 @@ def _compare(study, committed: Path, accept: bool) -> None:
         print(reproduction.summary(compared, **tolerance))
     elif not accept:
         print(f"Reproduction: no committed results in {committed} to compare with")
+    held = len(list((committed / "cells").glob("*.json")))
+    if accept and len(study.results.records) < max(1, held):
+        raise UserError(f"not accepted: {study.extent}, and {committed} holds {held}")
     if accept:
         results.write(study.results, committed)
-        print(f"Accepted: these results are now in {committed}")
+        print(f"Accepted: these results ({study.extent}) are now in {committed}")
 
 
 def _deadline(options: argparse.Namespace) -> float | None:

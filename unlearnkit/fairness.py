@@ -99,11 +99,6 @@ def fairness_gap(sigma: Tensor) -> Tensor:
     return sigma.amax(-1) - sigma.amin(-1)
 
 
-def summary(gap: Tensor) -> dict[str, float]:
-    """Return a model's scalar summaries of gap [L]: mean over layers, max, and last layer."""
-    return {"mean": gap.mean().item(), "max": gap.max().item(), "last": gap[-1].item()}
-
-
 class _Meter:
     """Forward hook on one layer: running count, mean and M2 per class and channel."""
 

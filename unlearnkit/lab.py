@@ -321,8 +321,11 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda asked for, but this machine's torch sees no GPU; use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name} asked for, but this machine's torch sees {torch.cuda.device_count()} "
+            "GPUs; use cpu"
+        )
     return device
 
 

@@ -3,34 +3,15 @@
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import predictions
 
 
 def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the probability of each image's true class, float64 [N], from logits [N, C]."""
     probabilities = logits.double().softmax(dim=1)
     return probabilities.gather(1, labels.to(logits.device, torch.int64)[:, None])[:, 0]
-
-
-def confidence(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    batch_size: int = 512,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-) -> Tensor:
-    """Return the probability `model` gives each image's true class, float64 [N] on the CPU.
-
-    `images` are uint8 [N, 3, H, W] (or float in [0, 1]), `labels` int64 [N]. Where the logits
-    are at hand already, `true_class_confidence` saves the pass.
-    """
-    logits = predictions(model, images, batch_size=batch_size, device=device, precision=precision)
-    return true_class_confidence(logits, labels.cpu())
 
 
 def mia_efficacy(

@@ -159,12 +159,12 @@ def _main_table(s: Any) -> str:
     machine = s.results.machine
     words = (
         f"Every method over all layers, {_origin(s)}; mean ± standard deviation over "
-        f"{_seeds(s, 'quality')}; {s.stamp}. UA, RA, TA, MIA in %: Retrain's are the ones to "
-        "match; average gap: the mean distance of the four from Retrain's. Drop: clean − robust "
-        f"accuracy under {attack}, averaged over every ε at which all models were attacked, and "
-        "its excess over Retrain's. All differences are in percentage points. Fairness-gap: mean "
-        f"over layers. RTE: seconds of the algorithm alone ({machine['device']}, models side by "
-        f"side: {machine['workers']})."
+        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}. UA, RA, TA, MIA in %: Retrain's are the "
+        "ones to match; average gap: the mean distance of the four from Retrain's. Drop: clean − "
+        f"robust accuracy under {attack}, averaged over every ε at which all models were attacked, "
+        "and its excess over Retrain's. All differences are in percentage points. Fairness-gap: "
+        "mean over layers. RTE: seconds of the algorithm alone "
+        f"({machine['device']}, models side by side: {machine['workers']})."
     )
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
 

@@ -1,5 +1,6 @@
 """Results as files: one small JSON for each cell, beside what belongs to the machine."""
 
+import io
 import json
 import platform
 import re
@@ -9,11 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from unlearnkit import __version__
 from unlearnkit.cells import Cell
 from unlearnkit.compute import stage_label
+from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab
@@ -21,6 +26,7 @@ from unlearnkit.profile import Profile
 from unlearnkit.store import project_folder
 
 PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
+SAMPLES = (8, 10)  # images of each class, classes
 UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -39,14 +45,17 @@ class Results:
     Attributes
     ----------
     study : dict
-        Profile, data set, split hashes: the same on every machine.
+        Profile, data set, split hashes, number of cells asked for: the same on every machine.
     machine : dict
         Date, commit, versions, hardware, and each cell's seconds and peak memory.
+    samples : ImageData or None
+        A few training images of each class, so that they can be shown without the data set.
     """
 
     study: dict[str, Any]
     machine: dict[str, Any]
     records: list[Record]
+    samples: ImageData | None = None
 
 
 def study_name(profile: Profile, dataset: str | None) -> str:
@@ -78,6 +87,7 @@ def committed_folder(name: str) -> Path:
 def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
     """Gather the stored results of all `cells` that are complete."""
     records, times, made_at, commits = [], {}, set(), set()
+    cells = list(cells)
     for cell in cells:
         stages = lab.stages(cell)
         entries = [lab.done(stage) for stage in stages]
@@ -110,7 +120,8 @@ def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
         "commit": ", ".join(sorted(commits - {""})),
         "cells": times,
     }
-    return Results(_study(lab), machine, records)
+    samples = lab.data.first(*SAMPLES)
+    return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
 
 
 def _study(lab: Lab) -> dict[str, Any]:
@@ -174,11 +185,34 @@ def write(results: Results, folder: Path) -> None:
     for name, content in (("study", results.study), ("machine", results.machine)):
         text = json.dumps(content, indent=1, sort_keys=True)
         _write_if_new(folder / f"{name}.json", text + "\n")
+    if results.samples is not None:
+        _write_if_new(folder / "samples.png", _png(results.samples))
 
 
-def _write_if_new(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_atomic(path, text)
+def _write_if_new(path: Path, content: str | bytes) -> None:
+    content = content.encode() if isinstance(content, str) else content
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def _png(samples: ImageData) -> bytes:
+    """Return the sample images as one picture, side by side, the labels in its description."""
+    strip = torch.cat(list(samples.train_images.cpu()), dim=2).permute(1, 2, 0)
+    buffer, note = io.BytesIO(), PngInfo()
+    note.add_text("labels", json.dumps(samples.train_labels.tolist()))
+    Image.fromarray(strip.contiguous().numpy()).save(buffer, "PNG", pnginfo=note)
+    return buffer.getvalue()
+
+
+def _samples(path: Path, study: dict[str, Any]) -> ImageData | None:
+    if not path.exists():
+        return None
+    with Image.open(path) as picture:
+        labels = torch.tensor(json.loads(picture.text["labels"]))
+        strip = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    images = torch.stack(strip.split(strip.shape[1], dim=2))
+    parts = (images, labels, images[:0], labels[:0])
+    return ImageData(study["dataset"], tuple(study["classes"]), *parts)
 
 
 def read(folder: Path) -> Results:
@@ -199,15 +233,17 @@ def read(folder: Path) -> Results:
         for path in sorted((folder / "cells").glob("*.json")):
             whole = json.loads(path.read_text())
             records.append(Record(Cell(**whole["cell"]), whole["stages"]))
+        path = folder / "samples.png"
+        samples = _samples(path, study)
     except FileNotFoundError:
         raise UserError(f"no results in {folder}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} is damaged ({error}); restore it from version control or compute it again"
         ) from None
     # In the profile's order: what is drawn without a forget set named is the first one's.
     records.sort(key=lambda record: [*sets, record.cell.forget].index(record.cell.forget))
-    return Results(study, machine, records)
+    return Results(study, machine, records, samples)
 
 
 def _table(path: Path) -> dict[str, Any]:

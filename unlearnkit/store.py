@@ -141,16 +141,6 @@ class Store:
         """Return where a training under way keeps its state."""
         return self.path("unfinished", f"{stage}-{key}", "safetensors")
 
-    def seconds(self, stage: str) -> dict[str, float]:
-        """Return key: seconds of every entry of `stage`, to estimate what is still to do."""
-        found = {}
-        for path in (self.folder / stage).glob("*.json"):
-            try:
-                found[path.stem] = json.loads(path.read_bytes())["machine"]["wall"]
-            except (ValueError, KeyError, OSError):
-                continue
-        return found
-
 
 def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of names, types, shapes and bytes of `tensors`."""

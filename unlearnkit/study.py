@@ -72,6 +72,13 @@ class Study:
         return self.results.study["classes"]
 
     @property
+    def extent(self) -> str:
+        """How many models the results are of: '196 models', or '52 of 196 models' so far."""
+        found = len(self.results.records)
+        asked = self.results.study.get("cells", found)
+        return f"{found} models" if found == asked else f"{found} of {asked} models so far"
+
+    @property
     def stamp(self) -> str:
         """When and from which state of the code the numbers were computed."""
         machine = self.results.machine
@@ -145,6 +152,18 @@ class Study:
             if stage["stage"] in ("original", "unlearn")
         )
         return _ordered(rows, COLUMNS["cost"])
+
+    @property
+    def speed(self) -> pd.DataFrame:
+        """Seconds and images per second of the trainings from scratch, a row for each."""
+        cost = self.cost.query("method in ['original', 'retrain'] and scope == 'all'")
+        sizes = self.results.study["splits"]
+        speeds = []
+        for row in cost.itertuples():
+            parts = ["retain", "forget"] if row.method == "original" else ["retain"]
+            images = sum(sizes[f"{row.forget} seed {row.seed}"][part] for part in parts)
+            speeds.append(images * self.profile.recipe(row.architecture)["epochs"] / row.seconds)
+        return cost[[*ID, "seconds"]].assign(images_per_second=speeds)
 
     @cached_property
     def sigma(self) -> pd.DataFrame:

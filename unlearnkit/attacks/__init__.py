@@ -12,7 +12,7 @@ Keyword arguments with defaults are its parameters.
 """
 
 from unlearnkit.attacks.adapter import INSTALL
-from unlearnkit.attacks.curves import robust_curve, score_images, transfer_images, worst_case
+from unlearnkit.attacks.curves import robust_curve, score_images, transfer_images
 from unlearnkit.attacks.perturbation import perturb
 from unlearnkit.attacks.registry import Attack, attack, attack_names, attack_params, get_attack
 
@@ -27,5 +27,4 @@ __all__ = [
     "robust_curve",
     "score_images",
     "transfer_images",
-    "worst_case",
 ]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from unlearnkit.attacks.perturbation import check, perturb
 from unlearnkit.attacks.registry import attack_params, get_attack
-from unlearnkit.errors import UserError
 from unlearnkit.metrics import predictions, to_float
 
 
@@ -115,13 +114,6 @@ def transfer_images(
         for chosen, found in _attacked(model, images, labels, every, epsilon, **options):
             made[row, chosen] = found.cpu()
     return made
-
-
-def worst_case(curves: Sequence[Tensor]) -> Tensor:
-    """Return which images withstand every attack: the logical and of bool tensors [E, N]."""
-    if not len(curves):
-        raise UserError("no attack to take the worst case of; give at least one curve")
-    return torch.stack(list(curves)).all(dim=0)
 
 
 def _attacked(

@@ -85,6 +85,14 @@ class ImageData:
         """Standard deviation of each channel, in [1/255, 1]; one grey level where it is less."""
         return self._moments[1]
 
+    def first(self, each: int, most: int) -> "ImageData":
+        """Return the first `each` training images of every class, of `most` classes at the most."""
+        labels = self.train_labels.cpu()
+        found = [(labels == label).nonzero()[:each, 0] for label in range(len(self.classes))[:most]]
+        index = torch.cat(found).to(self.train_images.device)
+        images, labels = self.train_images[index], self.train_labels[index]
+        return ImageData(self.name, self.classes, images, labels, images[:0], labels[:0], self.flip)
+
     def to(self, device: torch.device | str) -> "ImageData":
         """Return the same data on `device`; what was computed about it is kept."""
         names = ("train_images", "train_labels", "test_images", "test_labels")

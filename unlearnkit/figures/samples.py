@@ -17,12 +17,12 @@ def samples(data: Any, each: int = 8, most: int = 10) -> Figure:
     data : ImageData
         uint8 images [N, 3, H, W], their labels [N] and the names of the classes.
     """
-    classes = data.classes[:most]
+    classes, data = data.classes[:most], data.first(each, most)
     figure = style.KitFigure(figsize=(style.WIDTH, 0.09 + 0.42 * -(-len(classes) // 2)))
     grid = figure.add_gridspec(-(-len(classes) // 2), 2 * each + 1, wspace=0.05, hspace=0.05)
     for label, name in enumerate(classes):
         row, side = divmod(label, 2)
-        found = data.train_images[(data.train_labels == label).nonzero()[:each, 0]]
+        found = data.train_images[data.train_labels == label]
         for column, image in enumerate(found):
             ax = figure.add_subplot(grid[row, column + side * (each + 1)])
             ax.imshow(_pixels(image), interpolation="nearest")

@@ -37,7 +37,6 @@ __all__ = [
     "markdown",
     "method_title",
     "save_table",
-    "splits_table",
     "summaries",
     "table1",
     "table2",
@@ -99,18 +98,6 @@ def _quality(s: Any, **equal: Any) -> tuple[pd.DataFrame, dict[str, tuple[str, i
     quality = rows(s, "quality", progress=1.0, **equal)
     forgotten = {"TA_forgotten": ("TA forgotten class (→ Retrain)", 2)}
     return quality, forgotten if (quality["metric"] == "TA_forgotten").any() else {}
-
-
-def splits_table(splits: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row for each named split: the number of images in each part, and its hash."""
-    parts = ("retain", "forget", "validation", "test")
-    table = [
-        {"Forget set": forget_title(name)}
-        | {part.capitalize(): len(getattr(split, part)) for part in parts}
-        | {"Seed": split.seed, "Hash": split.hash[:12]}
-        for name, split in splits.items()
-    ]
-    return pd.DataFrame(table)
 
 
 def table1(s: Any) -> pd.DataFrame:
