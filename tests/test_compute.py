@@ -379,6 +379,37 @@ def test_results_round_trip(collected, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} == times
 
 
+def test_a_few_images_go_with_the_results(whole, collected, tmp_path):
+    results.write(collected, tmp_path)
+    samples, data = results.read(tmp_path).samples, whole.data
+    assert samples.classes == data.classes and samples.train_labels.bincount().tolist() == [8] * 10
+    for label in range(10):
+        first = data.train_images[data.train_labels == label][:8]
+        assert torch.equal(samples.train_images[samples.train_labels == label], first)
+    (tmp_path / "samples.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"samples\.png is damaged"):
+        results.read(tmp_path)
+    (tmp_path / "samples.png").unlink()
+    assert results.read(tmp_path).samples is None
+
+
+def test_a_study_says_how_much_of_it_is_there(whole, collected, tmp_path):
+    assert Study(whole.profile, collected, tmp_path).extent == f"{len(collected.records)} models"
+    part = replace(collected, records=collected.records[:3])
+    said = Study(whole.profile, part, tmp_path).extent
+    assert said == f"3 of {len(collected.records)} models so far"
+
+
+def test_speed_is_images_times_epochs_over_seconds(whole, frames):
+    speed = frames.speed.set_index(["architecture", "method"])
+    assert len(speed) == 4
+    split = whole.split("random:0.2", 0)
+    for (architecture, method), row in speed.iterrows():
+        images = len(split.train if method == "original" else split.retain)
+        images *= whole.profile.recipe(architecture)["epochs"]
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(images)
+
+
 def test_results_of_cells_no_longer_wanted_go(collected, tmp_path):
     results.write(collected, tmp_path)
     results.write(replace(collected, records=collected.records[:3]), tmp_path)
