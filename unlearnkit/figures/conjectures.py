@@ -148,7 +148,7 @@ def _training(
             x = curve["progress"]
             ax.fill_between(x, curve["low"], curve["high"], color="black", alpha=0.12, lw=0)
             ax.plot(x, curve["mean"], color="black", ls=line, marker=marker, label=name)
-        if column == "gap_mean" and style.wide_range(table["mean"]):
+        if column == "gap_mean" and _apart(table):
             style.log_axis(ax.yaxis, table["mean"])
         elif column == "gap_mean":
             ax.set_ylim(bottom=0)
@@ -160,6 +160,13 @@ def _training(
         ]
         handles = list(axes[0].lines)
         axes[1].legend(handles, words, loc="lower right", handlelength=2.4)
+
+
+def _apart(table: pd.DataFrame) -> bool:
+    """Say whether one architecture's curve would lie flat on the axis of another's."""
+    largest = table.groupby("architecture")["mean"].max()
+    smallest = table["mean"].min()
+    return bool(largest.max() > 8 * largest.min() and largest.max() < 1000 * smallest)
 
 
 def _short(value: Correlation) -> str:

@@ -143,7 +143,7 @@ def _curves(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look], quantity: st
         curve = part[part["method"] == method].sort_values("epsilon")
         x = [levels.index(value) for value in curve["epsilon"]]
         kind = look[method]
-        ax.fill_between(x, curve["low"], curve["high"], color=kind.color, alpha=0.16, lw=0)
+        ax.fill_between(x, curve["low"], curve["high"], color=kind.color, alpha=0.09, lw=0)
         ax.plot(x, curve["mean"], color=kind.color, ls=kind.line, marker=kind.marker, label=method)
     ax.set_xticks(range(len(levels)), [epsilon_label(level) for level in levels])
     if quantity == "accuracy":
