@@ -116,7 +116,9 @@ def test_a_rate_that_diverges_is_not_chosen(profile, tmp_path):
 
 
 def test_files_round_trip(swept, tmp_path):
-    table = swept[1].round(4)
+    table = sweeps.rounded(swept[1])
+    assert table["lr"].min() == 1e-4
+    table.loc[1, "lr"] = 1e-6
     sweeps.write_sweep(table, tmp_path)
     assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["small_vit.csv"]
     pd.testing.assert_frame_equal(sweeps.read_sweep(tmp_path), table, check_dtype=False)

@@ -164,7 +164,8 @@ def sweep(options: argparse.Namespace) -> int:
     sweeps.write_sweep(table, own)
     if options.accept and whole:
         sweeps.write_sweep(table, committed)
-    print(table.round(4).to_string(index=False))
+    shown = sweeps.rounded(table).assign(lr=table["lr"].map("{:g}".format))
+    print(shown.to_string(index=False))
     if not whole:
         print("Stopped for the time limit; the same command goes on from here.")
     for line in sweeps.disagreements(profile, table):

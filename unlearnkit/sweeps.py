@@ -159,10 +159,15 @@ def disagreements(profile: Profile, table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a sweep's table with four decimals, the rates left as they are."""
+    return table.round(dict.fromkeys([*GAP_METRICS, "average_gap"], 4))
+
+
 def write_sweep(table: pd.DataFrame, folder: Path) -> None:
     """Write one CSV for each architecture to `folder`/sweeps."""
-    for architecture, part in table.groupby("architecture"):
-        text = part.round(4).to_csv(index=False, lineterminator="\n")
+    for architecture, part in rounded(table).groupby("architecture"):
+        text = part.to_csv(index=False, lineterminator="\n")
         write_atomic(folder / "sweeps" / f"{architecture}.csv", text)
 
 
