@@ -157,9 +157,10 @@ def test_a_forget_set_that_cannot_be(place, capsys, forget, message):
 
 def test_no_gpu(place, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["compute", "--profile", place.profile, "--device", "cuda"]) == 2
-    shown = capsys.readouterr().err
-    assert "no GPU; use cpu" in shown and shown.count("\n") == 1
+    for device in ("cuda", "cuda:9"):
+        assert main(["compute", "--profile", place.profile, "--device", device]) == 2
+        shown = capsys.readouterr().err
+        assert "no GPU; use cpu" in shown and shown.count("\n") == 1
 
 
 def test_an_unknown_notebook_is_found_out_first(place, capsys, monkeypatch):
@@ -236,7 +237,7 @@ def test_compute_accept_and_reproduce(place, capsys):
     assert main([*command, "--accept"]) == 0
     shown = capsys.readouterr().out
     assert "stored: 10 of 10 stages" in shown and "expected: nothing to do" in shown
-    assert "Accepted: these results are now in" in shown
+    assert "Accepted: these results (2 models) are now in" in shown
     committed = place.project / "results/tiny"
     own = place.store / "results/tiny"
     names = sorted(path.relative_to(own) for path in own.rglob("*.json"))
@@ -335,7 +336,7 @@ def test_report_redraws_everything(computed, capsys):
     assert f"Tables and figures: {folder}" in shown
     endings = {name: ("csv", "md", "tex", "json") for name in publish.TABLES}
     endings |= {name: ("png", "pdf", "csv", "json") for name in publish.FIGURES}
-    assert len(endings) == 9
+    assert len(endings) == 11
     wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
     assert {path.name for path in folder.iterdir()} == wanted
     for name in endings:

@@ -36,7 +36,12 @@ def invented(forgets=("random:0.1", "class:3"), seeds=(0, 1)):
                     _measure(found, ident, off_here)
     frames = {name: pd.DataFrame(rows, columns=COLUMNS[name]) for name, rows in found.items()}
     results = SimpleNamespace(machine={"device": "cpu: abacus", "workers": 2})
-    about = {"name": "quick", "dataset": "digits", "stamp": "computed today at abc"}
+    about = {
+        "name": "quick",
+        "dataset": "digits",
+        "stamp": "computed today at abc",
+        "extent": "2 models",
+    }
     return SimpleNamespace(profile=Settings(REPORT), results=results, **about, **frames)
 
 

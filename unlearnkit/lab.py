@@ -321,10 +321,10 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= seen:
         raise UserError(
-            f"device {name} asked for, but this machine's torch sees {torch.cuda.device_count()} "
-            "GPUs; use cpu"
+            f"device {name} asked for, but this machine's torch sees {seen or 'no'} GPU; use cpu"
         )
     return device
 
