@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from unlearnkit.cells import Cell, cells_of
-from unlearnkit.compute import Outcome, compute, make_plan
+from unlearnkit.compute import Outcome, compute
 from unlearnkit.data import ImageData
 from unlearnkit.lab import Lab, load_data
+from unlearnkit.plan import make_plan
 from unlearnkit.profile import FOLDER, Profile, load_profile
 from unlearnkit.results import Record, Results
 from unlearnkit.store import Store

@@ -32,10 +32,10 @@ from helpers_study import (
 from unlearnkit import compute as computing
 from unlearnkit import results, study
 from unlearnkit.cells import Cell, cells_of
-from unlearnkit.compute import Job, Plan, make_plan, original_of, stage_label
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import predictions
+from unlearnkit.plan import Job, Plan, make_plan, original_of, stage_label
 from unlearnkit.results import Record, Results
 from unlearnkit.study import ID, Study
 

@@ -67,6 +67,7 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
     from unlearnkit import compute as computing
     from unlearnkit import results, study
     from unlearnkit.cells import cells_of
+    from unlearnkit.plan import make_plan
     from unlearnkit.profile import load_profile
 
     profile = load_profile(options.profile)
@@ -75,7 +76,7 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
     study.check_source(name, options.dataset or profile["dataset"])
     lab = study.open_lab(profile, options.dataset, device=options.device)
     workers = options.workers or computing.default_workers(lab.device)
-    plan = computing.make_plan(lab, cells_of(profile))
+    plan = make_plan(lab, cells_of(profile))
     own, committed = study.own_results(name), results.committed_folder(name)
     expected = plan.seconds(results.recorded_walls(own, committed))
     print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")

@@ -17,11 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from unlearnkit import __version__
 from unlearnkit.cells import Cell
-from unlearnkit.compute import stage_label
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab
+from unlearnkit.plan import stage_label
 from unlearnkit.profile import Profile
 from unlearnkit.store import project_folder
 

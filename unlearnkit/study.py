@@ -12,13 +12,14 @@ import torch
 
 from unlearnkit import results as files
 from unlearnkit.cells import cells_of
-from unlearnkit.compute import compute, default_workers, make_plan
+from unlearnkit.compute import compute, default_workers
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.fairness import READINGS, fairness_gap
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab, load_data, pick_device
 from unlearnkit.metrics import ID
+from unlearnkit.plan import make_plan
 from unlearnkit.profile import Profile, load_profile
 from unlearnkit.results import Results
 from unlearnkit.store import Store, default_folder, output_folder

@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit.cells import Cell
-from unlearnkit.compute import compute, make_plan
+from unlearnkit.compute import compute
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab, Stage
 from unlearnkit.metrics import GAP_METRICS
+from unlearnkit.plan import make_plan
 from unlearnkit.profile import Profile
 from unlearnkit.split import Split, make_split
 
