@@ -408,6 +408,15 @@ def test_speed_is_images_times_epochs_over_seconds(whole, frames):
         images = len(split.train if method == "original" else split.retain)
         images *= whole.profile.recipe(architecture)["epochs"]
         assert row["images_per_second"] * row["seconds"] == pytest.approx(images)
+        facts = frames.results.machine["cells"][
+            Cell(architecture, "random:0.2", method, "all", 0).name
+        ]
+        if method == "retrain":
+            assert math.isnan(row["matmul_share"])
+            continue
+        share = facts["flop_per_image"] * row["images_per_second"] / facts["matmul_rate"]
+        assert row["matmul_share"] == pytest.approx(share)
+        assert 0 < share < 1
 
 
 def test_results_of_cells_no_longer_wanted_go(collected, tmp_path):

@@ -530,6 +530,58 @@ def test_frozen_layers_get_no_gradient(toy, split, original, recipe):
     assert all(p.grad is None and torch.equal(p, before[n]) for n, p in frozen)
 
 
+# --- compiling ----------------------------------------------------------------------------------
+
+
+def run_of(model, data, index, how, **options):
+    return Run(
+        model=model,
+        images=data.train_images,
+        labels=data.train_labels,
+        retain_index=index,
+        recipe=how,
+        seed=0,
+        num_classes=data.num_classes,
+        name="toy",
+        **options,
+    )
+
+
+def test_a_compiled_training_ends_where_the_plain_one_does(toy, split, build, recipe, monkeypatch):
+    compiles = []
+
+    def traced(model, dynamic):  # all of torch.compile but the code generation
+        compiles.append(dynamic)
+        return plain_compile(model, dynamic=dynamic, backend="aot_eager")
+
+    plain_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    ends = []
+    for compiled in (None, True):
+        run = run_of(build("small_vit"), toy, split.train, recipe(epochs=2), compiled=compiled)
+        for epoch in run.epochs():
+            for images, labels in run.retain(epoch):
+                run.step(run.cross_entropy(images, labels))
+        ends.append(run)
+    assert compiles == [True]
+    plain, compiled = ends
+    assert compiled.memory() == plain.memory(), "counted on the model as written"
+    for (name, one), other in zip(
+        plain.model.named_parameters(), compiled.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, msg=name, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("epochs", [10, 5000])
+def test_only_long_trainings_on_a_gpu_are_compiled(
+    device, epochs, toy, split, build, recipe, monkeypatch
+):
+    run = run_of(build("small_vit"), toy, split.train, recipe(epochs=epochs))
+    monkeypatch.setattr(Run, "device", torch.device(device))
+    assert run._is_compiled() == (device == "cuda" and epochs == 5000)
+
+
 # --- progress ----------------------------------------------------------------------------------
 
 

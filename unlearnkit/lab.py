@@ -18,6 +18,7 @@ from unlearnkit.methods import Unlearned, get, unlearn
 from unlearnkit.profile import Profile
 from unlearnkit.recipe import parse_hyperparameters
 from unlearnkit.seeding import derive
+from unlearnkit.speed import hardware_facts
 from unlearnkit.split import Split, make_split
 from unlearnkit.store import Entry, Store, commit, key_of, now
 from unlearnkit.training import train
@@ -239,7 +240,11 @@ class Lab:
             "memory": _memory(run.memory()),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
-        machine = {"seconds": seconds, "peak_memory": _number(peak.bytes)}
+        machine = {
+            "seconds": seconds,
+            "peak_memory": _number(peak.bytes),
+            **hardware_facts(run.model, self.data.image_size, recipe.precision),
+        }
         self.store.put_tensors("original", finished.key, run.model.state_dict())
         if progress < 1:
             # The checkpoint was asked for alone: the finished model is a gift.

@@ -26,6 +26,7 @@ from unlearnkit.profile import Profile
 from unlearnkit.store import project_folder
 
 PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
+SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
 SAMPLES = (8, 10)  # images of each class, classes
 UNSAFE = re.compile(r"[^\w.-]+")
 
@@ -109,6 +110,7 @@ def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
         times[cell.name] = {
             "seconds": made.get("seconds"),
             "peak_memory": made.get("peak_memory"),
+            **{name: made[name] for name in SPEED_FACTS if name in made},
             "walls": {
                 label: round(entry.machine.get("wall", 0.0), 3)
                 for label, entry in zip(labels, entries, strict=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from unlearnkit import results as files
-from unlearnkit.cells import cells_of
+from unlearnkit.cells import Cell, cells_of
 from unlearnkit.compute import compute, default_workers
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
@@ -156,15 +156,23 @@ class Study:
 
     @property
     def speed(self) -> pd.DataFrame:
-        """Seconds and images per second of the trainings from scratch, a row for each."""
+        """Seconds and images per second of the trainings from scratch, a row for each.
+
+        `matmul_share`: of the FLOP/s at which the same device multiplied large matrices; NaN for
+        Retrain, and where it was not measured.
+        """
         cost = self.cost.query("method in ['original', 'retrain'] and scope == 'all'")
         sizes = self.results.study["splits"]
-        speeds = []
+        cells = self.results.machine["cells"]
+        speeds, shares = [], []
         for row in cost.itertuples():
             parts = ["retain", "forget"] if row.method == "original" else ["retain"]
             images = sum(sizes[f"{row.forget} seed {row.seed}"][part] for part in parts)
             speeds.append(images * self.profile.recipe(row.architecture)["epochs"] / row.seconds)
-        return cost[[*ID, "seconds"]].assign(images_per_second=speeds)
+            facts = cells.get(Cell(*(getattr(row, name) for name in ID)).name, {})
+            flops = facts.get("flop_per_image", float("nan"))
+            shares.append(flops * speeds[-1] / facts.get("matmul_rate", float("nan")))
+        return cost[[*ID, "seconds"]].assign(images_per_second=speeds, matmul_share=shares)
 
     @cached_property
     def sigma(self) -> pd.DataFrame:

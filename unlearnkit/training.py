@@ -35,6 +35,7 @@ from unlearnkit.recipe import Recipe
 from unlearnkit.seeding import derive, stream
 
 CHECKPOINT_SECONDS = 120.0
+COMPILED_STEPS = 5000  # fewer do not earn back a GPU's minute of compiling
 
 
 class TrainingDiverged(UserError):
@@ -65,6 +66,9 @@ class Run:
         Called around each optimiser step, with gradients in place.
     earlier_seconds : float
         What this training took before it was cut off and resumed.
+    compiled : bool or None
+        Train through `torch.compile`; None for a long training on a GPU alone, since on CPUs the
+        compiled step is no faster.
     """
 
     model: nn.Module
@@ -87,11 +91,13 @@ class Run:
     before_step: list[Callable[[], None]] = field(default_factory=list)
     after_step: list[Callable[[], None]] = field(default_factory=list)
     earlier_seconds: float = 0.0
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
         if prefers_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = self._optimizer()
+        self._forward = self._compile() if self._is_compiled() else self.model
         self.activations = 0
         self._counted: set[str] = set()
         self._uses_original = False
@@ -178,8 +184,10 @@ class Run:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the model's logits [B, C] in float32, computed in the recipe's precision."""
+        # What is saved for the backward pass is counted on the model as it is written.
+        forward = self._forward if self._counter is None else self.model
         with self.autocast():
-            return self.model(images).float()
+            return forward(images).float()
 
     def original_logits(self, images: Tensor) -> Tensor:
         """Return the frozen original's logits [B, C], without a gradient."""
@@ -247,6 +255,21 @@ class Run:
             return torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         return kind(parameters, **common)
+
+    def _is_compiled(self) -> bool:
+        if self.compiled is not None:
+            return self.compiled
+        images = len(self.retain_index) + len(self.forget_index)
+        steps = self.recipe.epochs * len(batch_sizes(images, self.recipe.batch_size))
+        return self.device.type == "cuda" and steps >= COMPILED_STEPS
+
+    def _compile(self) -> Callable[[Tensor], Tensor]:
+        import torch._dynamo  # takes seconds, and few trainings need it
+
+        # Where there is no compiler at hand the model runs as it is, with a warning.
+        torch._dynamo.config.suppress_errors = True
+        # Batches come in two sizes (see `batch_sizes`): compiled once for both.
+        return torch.compile(self.model, dynamic=True)
 
     def replace_model(self, model: nn.Module) -> None:
         """Train `model` from here on, with a new optimiser (Retrain's way to start afresh)."""
