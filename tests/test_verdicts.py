@@ -291,10 +291,28 @@ def test_c3_is_students_t_over_the_seeds_excess():
         found = row(table, "C3", f"{method}: drop under PGD in excess")
         assert (found["Low"], found["High"]) == pytest.approx(students(EXCESSES[method.lower()]))
         assert (found["Verdict"], found["Seeds"]) == (verdict, 3)
-    whole = row(table, "C3", "CF, BS, RL in the mean:")
+    whole = row(table, "C3", "CF, BS, RL in the mean:", "(points)")
     means = np.mean([EXCESSES[name] for name in ("cf", "bs", "rl")], axis=0)
     assert whole["Value"] == pytest.approx(means.mean())
     assert (whole["Low"], whole["High"]) == pytest.approx(students(means))
+
+
+def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
+    models = unlearned({"cf": (0, 1, 2), "rl": (0, 1, 2)})
+    table = verdicts.table5(study(models))
+    relative = row(table, "C3", "CF, RL in the mean:", "% of each model's clean accuracy")
+    plain = row(table, "C3", "CF, RL in the mean:", "(points)")
+    assert relative["Value"] == pytest.approx(100 * plain["Value"] / 90)
+    # Half the clean accuracy and half the drop: as vulnerable, though the drop is smaller.
+    halved = [
+        model(method, seed, accuracy=45.0, losses=tuple(loss / 2 for loss in LOSSES))
+        for seed in SEEDS
+        for method in ("cf", "rl")
+    ]
+    table = verdicts.table5(study([*halved, *(model("retrain", seed) for seed in SEEDS)]))
+    assert row(table, "C3", "CF, RL in the mean:", "(points)")["Verdict"] == "not supported"
+    relative = row(table, "C3", "CF, RL in the mean:", "% of each model's clean accuracy")
+    assert relative["Value"] == pytest.approx(0, abs=1e-9)
 
 
 def test_excess_by_epsilon_shows_every_seed():
@@ -416,6 +434,9 @@ def test_the_vocabulary_and_every_claim():
     assert verdicts.VERDICTS == ("supported", "not supported", "undecided")
     table = sound(verdicts.table5(study(everything())))
     assert list(dict.fromkeys(table["Claim"])) == ["C1", "C2", "C3", "C4", "C5"]
+    key = table[table["Key"] == "yes"]
+    assert list(dict.fromkeys(key["Claim"])) == ["C1", "C2", "C3", "C4", "C5"]
+    assert not key["Measured"].str.contains(r"\(for ").any(), "information and contrast"
     assert "undecided" in set(table["Verdict"]) and "supported" in set(table["Verdict"])
     for name in ("Value", "Low", "High"):
         assert table[name].dtype == float
@@ -474,7 +495,7 @@ def test_publish_writes_the_verdicts_with_their_provenance(tmp_path):
     again = pd.read_csv(tmp_path / "table5_verdicts.csv")
     pd.testing.assert_frame_equal(again, table, check_exact=False)
     lines = (tmp_path / "table5_verdicts.md").read_text().splitlines()
-    assert lines[2].startswith("| C1 | SmallViT | ρ of mean fairness-gap")
+    assert lines[2].startswith("| C1 | yes | SmallViT | ρ of mean fairness-gap")
     assert "| -1.000 | -1.000 | -1.000 | 3 | supported |" in lines[2]
     assert r"\linewidth" in (tmp_path / "table5_verdicts.tex").read_text()
 

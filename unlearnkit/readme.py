@@ -1,6 +1,5 @@
 """README.md's figure and tables, drawn from the committed results so that no number is typed."""
 
-from collections import Counter
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -12,7 +11,6 @@ from unlearnkit.figures.fairness import fairness_gap_data
 from unlearnkit.figures.style import default_forget
 from unlearnkit.files import write_atomic
 from unlearnkit.profile import load_profile
-from unlearnkit.publish import TABLES
 from unlearnkit.results import committed_folder
 from unlearnkit.stats import MISSING, mean_std
 from unlearnkit.store import project_folder
@@ -29,6 +27,7 @@ from unlearnkit.tables.frames import (
     summaries,
 )
 from unlearnkit.tables.saving import markdown
+from unlearnkit.verdicts import table5
 
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
 DATASET = ("cifar10", "CIFAR-10")  # how names of the publication's begin
@@ -72,7 +71,7 @@ def update(text: str, s: Study) -> str:
     """Return the README's `text` with its blocks filled from a study.
 
     A block lies between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; NAME is figure,
-    main-table or verdicts. Verdicts are left as they are if the kit has no such table.
+    main-table or verdicts.
 
     Raises
     ------
@@ -84,10 +83,8 @@ def update(text: str, s: Study) -> str:
         start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
         if not text.count(start) == text.count(end) == 1 or text.index(end) < text.index(start):
             raise UserError(f"README.md needs {start} and, after it, {end}, each of them once")
-        content = build(s)
-        if content is not None:
-            head, tail = text.split(start)[0], text.split(end)[1]
-            text = f"{head}{start}\n\n{content.strip()}\n\n{end}{tail}"
+        head, tail = text.split(start)[0], text.split(end)[1]
+        text = f"{head}{start}\n\n{build(s).strip()}\n\n{end}{tail}"
     return text
 
 
@@ -169,30 +166,29 @@ def _main_table(s: Any) -> str:
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
 
 
-def _verdicts(s: Any) -> str | None:
-    """Return how many of each claim's measures ended in which verdict, if there are any."""
-    name = next((name for name in TABLES if name.endswith("verdicts")), None)
-    if name is None:
-        return None
-    table = TABLES[name](s).rename(columns=str.lower)
-    if "measured" in table:  # what is there for contrast or for information judges no claim
-        table = table[~table["measured"].str.contains("(for ", regex=False)]
-    counts = table.groupby(["claim", "architecture"])["verdict"].agg(_counted)
-    wide = counts.unstack().reindex(
-        index=table["claim"].unique(), columns=table["architecture"].unique()
+def _verdicts(s: Any) -> str:
+    """Return the claims' key rows: a line for each measure, a column for each architecture."""
+    table = table5(s)
+    table = table[table["Key"] == "yes"]
+    judged = table.assign(said=table.apply(_judged, axis=1))
+    wide = judged.pivot(index=["Claim", "Measured"], columns="Architecture", values="said")
+    wide = wide.reindex(
+        index=list(dict.fromkeys(zip(table["Claim"], table["Measured"], strict=True))),
+        columns=table["Architecture"].unique(),
     )
-    wide.index = [f"{claim}: {CLAIMS[claim]}" if claim in CLAIMS else claim for claim in wide.index]
-    wide = wide.fillna(MISSING).rename_axis(index="Claim", columns=None).reset_index()
+    wide = wide.fillna(MISSING).rename_axis(columns=None).reset_index()
+    claims = "; ".join(f"{claim}: {CLAIMS[claim]}" for claim in table["Claim"].unique())
     words = (
-        "The study's claims in our words, and how many measures of each ended in which verdict; "
-        f"{_where(s)}. Measures, intervals and rules: `figures/{s.name}/{name}.csv`."
+        f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, and the verdict "
+        f"by a rule fixed beforehand. In our words, {claims}. All measures and what would change a "
+        f"verdict: `figures/{s.name}/table5_verdicts.csv`; the rules: notebooks 05 and 06."
     )
     return f"{_wrapped(words)}\n\n{markdown(wide)}"
 
 
-def _counted(verdicts: pd.Series) -> str:
-    counts = Counter(map(str, verdicts))
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+def _judged(row: pd.Series) -> str:
+    interval = f" [{row['Low']:.2f}, {row['High']:.2f}]" if row["Seeds"] > 1 else ""
+    return f"{row['Value']:.2f}{interval} **{row['Verdict']}**"
 
 
 def _wrapped(text: str) -> str:

@@ -8,7 +8,7 @@ of no width.
 
 A row asks for a side of a bound. *supported*: the whole interval lies on that side; *not
 supported*: on the other; *undecided*: else, and always with fewer than three seeds. Nothing is
-corrected for the number of rows.
+corrected for the number of rows. A claim rests on its key rows, the others say more.
 
 C1 : Spearman's ρ of mean fairness-gap and test accuracy over the original's checkpoints, below 0;
     and the finished original's gap relative to that at its first checkpoint, below 1. Progress 0
@@ -20,7 +20,8 @@ C2 : over all models of a seed (methods, layer groups, checkpoints, forget sets)
     second: the first may say only that both go with accuracy. With several architectures also
     pooled after ranking within each.
 C3 : drop in excess of Retrain's, mean over ε > 0, above 0, for each approximate method (all layers)
-    and for the mean of the study's methods.
+    and for the mean of the study's methods; for that mean also with each model's drop taken
+    relative to its own clean accuracy, for the same reason as in C2.
 C4 : ρ over approximate methods of average gap and size of the excess drop, below 0.9: else the
     clean metrics would stand in for robustness. A weak rule, since noise lowers ρ, too. And C2's
     second row: else accuracy would stand in for the fairness-gap.
@@ -58,7 +59,7 @@ from unlearnkit.tables.frames import (
 
 __all__ = ["VERDICTS", "excess_by_epsilon", "table5"]
 
-COLUMNS = ("Claim", "Architecture", "Measured", "Value", "Low", "High", "Seeds", "Verdict")
+COLUMNS = ("Claim", "Key", "Architecture", "Measured", "Value", "Low", "High", "Seeds", "Verdict")
 EXACT = ("original", "retrain")
 STUDY_METHODS = ("cf", "bs", "rl", "scrub", "salun")
 MODEL = ["architecture", "forget", "method", "seed"]
@@ -87,6 +88,7 @@ class Row(NamedTuple):
     measured: str
     values: Iterable[float]
     rule: Rule
+    key: bool = False
 
 
 def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.DataFrame:
@@ -104,8 +106,8 @@ def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.Dat
     Returns
     -------
     DataFrame
-        Claim, Architecture, Measured, Value, Low, High (95 %), Seeds, Verdict (one of `VERDICTS`),
-        What would change it. What the study did not measure has no row.
+        Claim, Key ("yes" or "no"), Architecture, Measured, Value, Low, High (95 %), Seeds, Verdict
+        (one of `VERDICTS`), What would change it. What the study did not measure has no row.
     """
     attack = attack or s.profile["report"]["attack"]
     models = _models(s, reading, attack)
@@ -115,19 +117,25 @@ def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.Dat
     found = [
         *_c1(models),
         *_c2(models, attack),
-        *_c3(excess, attack),
+        *_c3(excess, _excess(s, attack, relative=True), attack),
         *_c4(models, finished, excess),
         *_c5(finished, attack),
     ]
     judged = [
-        {"Claim": row.claim, "Architecture": row.architecture, "Measured": row.measured}
-        | judge(row.values, row.rule)
+        {
+            "Claim": row.claim,
+            "Key": "yes" if row.key else "no",
+            "Architecture": row.architecture,
+            "Measured": row.measured,
+            **judge(row.values, row.rule),
+        }
         for row in found
     ]
     table = pd.DataFrame(judged, columns=[*COLUMNS, CHANGE])
     text = (
         "The claims, judged: each statistic is computed within each seed; mean and 95 % Student t "
-        f"interval over seeds. Fewer than {SEEDS} seeds decide nothing."
+        f"interval over seeds. Fewer than {SEEDS} seeds decide nothing. A claim rests on its key "
+        "rows."
     )
     table.attrs["caption"] = caption(s, text)
     return table
@@ -180,12 +188,19 @@ def _models(s: Any, reading: str, attack: str) -> pd.DataFrame:
     return models[models["progress"] > 0]
 
 
-def _excess(s: Any, attack: str) -> pd.DataFrame:
-    """Return `MODEL` + epsilon (> 0) and excess of finished approximate models, all layers."""
+def _excess(s: Any, attack: str, *, relative: bool = False) -> pd.DataFrame:
+    """Return `MODEL` + epsilon (> 0) and excess of finished approximate models, all layers.
+
+    With `relative`, of drops in percent of the same model's clean accuracy.
+    """
     robust = _attacked(s, attack)
     robust = robust[(robust["scope"] == "all") & (robust["progress"] == 1)]
     if robust.empty:
         return pd.DataFrame(columns=[*MODEL, "epsilon", "excess"])
+    if relative:
+        clean = robust.loc[robust["epsilon"] == 0].set_index(MODEL)["accuracy"]
+        own = clean.reindex(pd.MultiIndex.from_frame(robust[MODEL])).replace(0.0, np.nan)
+        robust = robust.assign(accuracy=100 * robust["accuracy"] / own.to_numpy())
     found = metrics.excess(robust)
     found = found[(found["epsilon"] > 0) & ~found["method"].isin(EXACT)]
     return found.dropna(subset=["excess"])[[*MODEL, "epsilon", "excess"]]
@@ -224,7 +239,7 @@ def _c1(models: pd.DataFrame) -> Iterator[Row]:
         if wide.shape[1] < 2:
             continue
         text = "ρ of mean fairness-gap and test accuracy over the original's checkpoints"
-        yield Row("C1", name, text, _rho(part, "gap_mean", "accuracy"), FALLS)
+        yield Row("C1", name, text, _rho(part, "gap_mean", "accuracy"), FALLS, key=True)
         if 1.0 in wide:
             first = wide.columns.min()
             text = f"mean fairness-gap of the finished original, ratio to progress {first:g}"
@@ -243,12 +258,13 @@ def _c2(models: pd.DataFrame, attack: str) -> Iterator[Row]:
     for name, part in parts:
         yield Row("C2", name, drop, _rho(part, "gap_mean", "drop"), RISES)
         fixed = _rho(part, "gap_mean", "drop", "accuracy")
-        yield Row("C2", name, f"{drop}, test accuracy held fixed (C2 rests on this)", fixed, RISES)
+        yield Row("C2", name, f"{drop}, test accuracy held fixed", fixed, RISES, key=True)
         relative = _rho(part, "gap_mean", "relative_drop")
         yield Row("C2", name, f"{drop}, relative to clean accuracy", relative, RISES)
 
 
-def _c3(excess: pd.DataFrame, attack: str) -> Iterator[Row]:
+def _c3(excess: pd.DataFrame, relative: pd.DataFrame, attack: str) -> Iterator[Row]:
+    shares = {(name, words): part for name, words, part in _places(relative)}
     for name, words, part in _places(excess):
         text = f"drop under {attack_title(attack)} in excess of Retrain's (points){words}"
         means = part.groupby(["method", "seed"])["excess"].mean()
@@ -257,8 +273,13 @@ def _c3(excess: pd.DataFrame, attack: str) -> Iterator[Row]:
             yield Row("C3", name, f"{method_title(method)}: {text}", means.loc[method], HIGHER)
         ours = [method for method in methods if method in STUDY_METHODS]
         if len(ours) > 1:
-            text = f"{', '.join(map(method_title, ours))} in the mean: {text}"
-            yield Row("C3", name, text, means.loc[ours].groupby("seed").mean(), HIGHER)
+            titles = f"{', '.join(map(method_title, ours))} in the mean: "
+            mean = means.loc[ours].groupby("seed").mean()
+            yield Row("C3", name, titles + text, mean, HIGHER, key=True)
+            share = shares[name, words]
+            share = share[share["method"].isin(ours)].groupby(["seed", "method"])["excess"].mean()
+            text = text.replace("(points)", "(% of each model's clean accuracy)")
+            yield Row("C3", name, titles + text, share.groupby("seed").mean(), HIGHER, key=True)
 
 
 def _c4(models: pd.DataFrame, finished: pd.DataFrame, excess: pd.DataFrame) -> Iterator[Row]:
@@ -268,7 +289,8 @@ def _c4(models: pd.DataFrame, finished: pd.DataFrame, excess: pd.DataFrame) -> I
         both = whole.merge(size, on=MODEL).dropna(subset=["average_gap"])
         for name, words, part in _places(both):
             text = f"ρ over methods of average gap and size of the excess drop{words}"
-            yield Row("C4", name, text, _rho(part, "average_gap", "excess"), NO_STAND_IN)
+            rho = _rho(part, "average_gap", "excess")
+            yield Row("C4", name, text, rho, NO_STAND_IN, key=True)
     for name, part in _architectures(models.dropna(subset=["gap_mean", "drop"])):
         text = "ρ of mean fairness-gap and drop, test accuracy held fixed (as in C2)"
         yield Row("C4", name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES)
@@ -289,4 +311,5 @@ def _c5(finished: pd.DataFrame, attack: str) -> Iterator[Row]:
                 if len(measured):
                     said = f"{scope} layers{' (for contrast)' if scope == 'first' else ''}: "
                     said += text.format(attack=attack_title(attack)) + words
-                    yield Row("C5", name, said, measured.groupby("seed")[column].mean(), rule)
+                    key = scope != "first" and column != "gap_mean"
+                    yield Row("C5", name, said, measured.groupby("seed")[column].mean(), rule, key)
