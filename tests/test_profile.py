@@ -12,6 +12,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.profile import FOLDER, TOP, load_profile, profile_names
 from unlearnkit.recipe import parse_hyperparameters
+from unlearnkit.results import study_name
 
 
 def changed(path, value):
@@ -219,3 +220,11 @@ def test_a_folder_is_no_profile(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(UserError, match="unknown profile"):
         load_profile(tmp_path / "folder.toml")
+
+
+def test_another_forget_set_is_another_study(tmp_path):
+    profile = tiny_profile(tmp_path)
+    other = profile.with_forget("class:a cat/dog")
+    assert other["forget"][0]["set"] == "class:a cat/dog" != profile["forget"][0]["set"]
+    assert study_name(other, None) == f"{profile.name}+class-a-cat-dog"
+    assert profile.with_forget(profile["forget"][0]["set"]) is profile

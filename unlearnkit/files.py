@@ -1,11 +1,17 @@
 """Writing files whole, and putting damaged ones out of the way."""
 
 import os
+import re
 import tempfile
 import warnings
 from pathlib import Path
 
 from unlearnkit.errors import UserError
+
+
+def plain_name(text: str) -> str:
+    """Return `text` as part of a file name that every system takes: letters, digits, ``_.-``."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

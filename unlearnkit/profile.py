@@ -12,6 +12,7 @@ from typing import Any
 from unlearnkit import methods
 from unlearnkit.attacks import attack_names, attack_params
 from unlearnkit.errors import UserError, unknown
+from unlearnkit.files import plain_name
 from unlearnkit.models import SCOPES, build
 from unlearnkit.recipe import parse_hyperparameters
 
@@ -109,10 +110,15 @@ class Profile:
         return Profile(self.name, self.path, {**self.values, **values})
 
     def with_forget(self, forget: str) -> "Profile":
-        """Return this profile with another forget set instead of its first one."""
+        """Return this profile with another forget set instead of its first one.
+
+        The set becomes part of the name, and so of the folders of its results and figures.
+        """
         values = copy.deepcopy(self.values)
+        if values["forget"][0]["set"] == forget:
+            return self
         values["forget"][0]["set"] = forget
-        return Profile(self.name, self.path, values)
+        return Profile(f"{self.name}+{plain_name(forget)}", self.path, values)
 
     def _table(self, table: str, architecture: str) -> dict[str, Any]:
         known = self.values[table]

@@ -3,7 +3,6 @@
 import io
 import json
 import platform
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -19,7 +18,7 @@ from unlearnkit import __version__
 from unlearnkit.cells import Cell
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.files import write_atomic
+from unlearnkit.files import plain_name, write_atomic
 from unlearnkit.lab import Lab
 from unlearnkit.plan import stage_label
 from unlearnkit.profile import Profile
@@ -28,7 +27,6 @@ from unlearnkit.store import project_folder
 PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
 SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
 SAMPLES = (8, 10)  # images of each class, classes
-UNSAFE = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ def study_name(profile: Profile, dataset: str | None) -> str:
     if source and source.name in profile.values.get("stand_in", {}):
         return profile.name
     short = source.name if source else dataset
-    # The images' folder may be called anything; this names a folder on every system.
-    return f"{profile.name}@{UNSAFE.sub('-', short)}"
+    return f"{profile.name}@{plain_name(short)}"
 
 
 def source_folder(dataset: str) -> Path | None:
