@@ -38,7 +38,6 @@ ATTACKS = {
     "autoattack": "AutoAttack (torchattacks)",
 }
 SCOPES = ("all", "first", "intermediate", "last")
-STUDY_PROFILES = ("cifar10", "paper")
 QUANTITIES = {
     "accuracy": "Robust accuracy ↑",
     "drop": "Drop ↓",
@@ -95,9 +94,7 @@ def rows(s: Any, name: str, **equal: Any) -> pd.DataFrame:
 
 
 def caption(s: Any, text: str) -> str:
-    """Return `text`, followed by profile and data set unless the profile is the study's own."""
-    if s.profile.name in STUDY_PROFILES:
-        return text
+    """Return `text`, followed by profile and data set."""
     return f"{text} Profile {s.profile.name}, data set {s.dataset}."
 
 
