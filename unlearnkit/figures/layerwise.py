@@ -121,7 +121,8 @@ def _dots(
             y = [place + step * (index - (len(scopes) - 1) / 2)] * len(dot)
             ax.hlines(y, dot["low"], dot["high"], color=color, lw=0.8)
             face = color if scope == "all" else "white"
-            ax.plot(dot["mean"], y, ls="none", marker=marker, color=color, mfc=face, mew=0.8)
+            kind = {"marker": marker, "color": color, "mfc": face, "mew": 0.8}
+            ax.plot(dot["mean"], y, ls="none", clip_on=False, **kind)  # whole at a panel's edge
     measure = part["measure"].iloc[0]
     if measure.startswith("relative"):
         ax.axvline(1, color=style.FAINT, lw=0.7, zorder=0.8)
