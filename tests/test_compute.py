@@ -419,6 +419,22 @@ def test_speed_is_images_times_epochs_over_seconds(whole, frames):
         assert 0 < share < 1
 
 
+def test_hours_count_every_stage_once_and_what_was_resumed_whole(frames):
+    records, machine = frames.results.records, frames.results.machine
+    walls = {}
+    for record in records:
+        for stage in record.stages:
+            walls[stage["key"]] = machine["cells"][record.cell.name]["walls"][stage["stage"]]
+    assert frames.hours == pytest.approx(sum(walls.values()) / machine["workers"] / 3600, rel=0.05)
+    cells = deepcopy(machine["cells"])
+    first = records[0].cell.name
+    more = 1e5 - max(cells[first]["walls"]["original"], cells[first]["seconds"])
+    cells[first]["seconds"] = 1e5
+    longer = replace(frames, results=replace(frames.results, machine={**machine, "cells": cells}))
+    expected = frames.hours + more / machine["workers"] / 3600
+    assert longer.hours == pytest.approx(expected)
+
+
 def test_results_of_cells_no_longer_wanted_go(collected, tmp_path):
     results.write(collected, tmp_path)
     results.write(replace(collected, records=collected.records[:3]), tmp_path)

@@ -42,6 +42,7 @@ def invented(forgets=("random:0.1", "class:3"), seeds=(0, 1)):
         "dataset": "digits",
         "stamp": "computed today at abc",
         "extent": "2 models",
+        "hours": 1.25,
     }
     return SimpleNamespace(profile=Settings(REPORT), results=results, **about, **frames)
 
@@ -111,6 +112,7 @@ def test_blocks_are_filled_and_nothing_else_changes():
     for words in ("profile `quick` on digits", "10 % random", "n = 2 seeds (0, 1)"):
         assert words in figure
         assert words in " ".join(block(text, "main-table").split())
+    assert "2 models, computed today at abc, in 1.2 hours." in " ".join(text.split())
     assert "hollow" not in figure, "a transformer of two layers has no published curve"
     assert "Of digits, shapes can be compared" in figure
     assert not any(line.endswith("-") for line in text.splitlines())

@@ -156,11 +156,11 @@ def _main_table(s: Any) -> str:
     machine = s.results.machine
     words = (
         f"Every method over all layers, {_origin(s)}; mean ± standard deviation over "
-        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}. UA, RA, TA, MIA in %: Retrain's are the "
-        "ones to match; average gap: the mean distance of the four from Retrain's. Drop: clean − "
-        f"robust accuracy under {attack}, averaged over every ε at which all models were attacked, "
-        "and its excess over Retrain's. All differences are in percentage points. Fairness-gap: "
-        "mean over layers. RTE: seconds of the algorithm alone "
+        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}, in {s.hours:.1f} hours. UA, RA, TA, MIA "
+        "in %: Retrain's are the ones to match; average gap: the mean distance of the four from "
+        f"Retrain's. Drop: clean − robust accuracy under {attack}, averaged over every ε at which "
+        "all models were attacked, and its excess over Retrain's. All differences are in "
+        "percentage points. Fairness-gap: mean over layers. RTE: seconds of the algorithm alone "
         f"({machine['device']}, models side by side: {machine['workers']})."
     )
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"

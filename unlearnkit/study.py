@@ -86,6 +86,19 @@ class Study:
         return f"computed on {machine['date']} at {machine['commit']}"
 
     @property
+    def hours(self) -> float:
+        """How long computing took, trainings and measurements, with that many models at a time."""
+        machine, done = self.results.machine, {}
+        for record in self.results.records:
+            cell = machine["cells"].get(record.cell.name, {})
+            for stage in record.stages:
+                done[stage["key"]] = cell.get("walls", {}).get(stage["stage"], 0.0)
+            # A training that was cut off and resumed knows its seconds, its last part's walls.
+            made = record.stages[0]["key"]
+            done[made] = max(done[made], cell.get("seconds") or 0.0)
+        return sum(done.values()) / machine["workers"] / 3600
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What goes beside every table and figure: settings, seeds, cell keys, versions."""
         keys = {
