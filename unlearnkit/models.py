@@ -83,6 +83,7 @@ def build(
     seed: int,
     width: float = 1.0,
     stem_stride: int = 1,
+    zero_init_last: bool = False,
     dim: int = 384,
     heads: int = 6,
     depth: int = 4,
@@ -102,9 +103,10 @@ def build(
         Of the training images, in [0, 1].
     seed : int
         Fixes the initial weights; the global random state is left alone.
-    width, stem_stride
+    width, stem_stride, zero_init_last
         'resnet50' only: factor on all channel numbers, the stem's included (rounded to even ones);
-        stride of the stem.
+        stride of the stem; whether the last BatchNorm of each block starts at weight 0, as
+        timm's do, not at 1, as torchvision's: it stays small for long, and so does its σ.
     dim, heads, depth, patch : int
         'small_vit' only: embedding width, attention heads, blocks, patch size in pixels.
 
@@ -119,7 +121,7 @@ def build(
             f"got {num_classes} and {image_size}"
         )
     if architecture == "resnet50":
-        net = _resnet50(num_classes, seed, width, stem_stride)
+        net = _resnet50(num_classes, seed, width, stem_stride, zero_init_last)
     elif architecture == "small_vit":
         net = _small_vit(num_classes, image_size, seed, dim, heads, depth, patch)
     else:
@@ -222,7 +224,9 @@ def _seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def _resnet50(num_classes: int, seed: int, width: float, stem_stride: int) -> nn.Module:
+def _resnet50(
+    num_classes: int, seed: int, width: float, stem_stride: int, zero_init_last: bool = False
+) -> nn.Module:
     if not width > 0 or stem_stride < 1:
         raise UserError(
             f"resnet50 needs width > 0 and stem_stride >= 1; got {width} and {stem_stride}"
@@ -239,6 +243,7 @@ def _resnet50(num_classes: int, seed: int, width: float, stem_stride: int) -> nn
             channels=tuple(2 * half * 2**stage for stage in range(4)),
             stem_type="deep",
             stem_width=half,
+            zero_init_last=zero_init_last,
         )
         net.conv1 = nn.Conv2d(3, 2 * half, 3, stride=stem_stride, padding=1, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")

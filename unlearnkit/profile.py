@@ -56,7 +56,7 @@ ATTACK = {
 }
 # A model's options have to be stated: they are part of its key, as a default would not be.
 MODEL_OPTIONS = {
-    "resnet50": ("width", "stem_stride"),
+    "resnet50": ("width", "stem_stride", "zero_init_last"),
     "small_vit": ("dim", "heads", "depth", "patch"),
 }
 REPORT = {"attack": str, "tolerance_points": float, "tolerance_ratio": float}

@@ -22,6 +22,8 @@ class Recipe:
         `momentum` is SGD's, and ignored by the others.
     epochs, batch_size : int
     schedule : "constant", "cosine" or "onecycle"
+        Over the epochs; each pass of an epoch, where a method makes several, goes along the
+        epoch's stretch of it.
     warmup : float
         Fraction of the training over which the rate rises linearly, in [0, 1): from 0, for
         "onecycle" from a 25th of the peak.
