@@ -79,10 +79,17 @@ def test_stem_stride_and_initialisation():
     nets = {stride: build("resnet50", stem_stride=stride, width=0.25).net for stride in (1, 2)}
     assert nets[1].maxpool(nets[1].conv1(x)).shape[-1] == 16
     assert nets[2].maxpool(nets[2].conv1(x)).shape[-1] == 8
-    # kaiming, fan out: variance 2 / (16 channels * 9 weights); last BatchNorm of a block at zero
+    # kaiming, fan out: variance 2 / (16 channels * 9 weights)
     assert nets[1].conv1.weight.std().item() == pytest.approx((2 / 144) ** 0.5, rel=0.15)
-    assert not nets[1].layer2[0].bn3.weight.any()
-    assert nets[1].layer2[0].downsample[1].weight.all()
+    norms = [module for module in nets[1].modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all((norm.weight == 1).all() for norm in norms), "as torchvision's"
+
+
+def test_the_last_batchnorm_of_a_block_starts_at_zero_if_asked():
+    net = build("resnet50", zero_init_last=True).net
+    at_zero = {n for n, m in net.named_modules() if n.endswith("bn3") and not m.weight.any()}
+    assert len(at_zero) == 16
+    assert net.layer2[0].downsample[1].weight.all()
 
 
 @pytest.mark.parametrize("name", ["resnet50", "small_vit", "test_resnet"])
