@@ -228,3 +228,10 @@ def test_another_forget_set_is_another_study(tmp_path):
     assert other["forget"][0]["set"] == "class:a cat/dog" != profile["forget"][0]["set"]
     assert study_name(other, None) == f"{profile.name}+class-a-cat-dog"
     assert profile.with_forget(profile["forget"][0]["set"]) is profile
+    assert study_name(other.with_forget("class:1"), None) == f"{profile.name}+class-1"
+
+
+def test_another_forget_set_takes_the_first_ones_place_everywhere():
+    other = load_profile("cifar10").with_forget("class:5")
+    assert [entry["set"] for entry in other["forget"]] == ["class:5", "class:5", "class:3"]
+    assert {cell.forget for cell in cells_of(other)} == {"class:5", "class:3"}

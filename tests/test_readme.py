@@ -112,7 +112,7 @@ def test_blocks_are_filled_and_nothing_else_changes():
     for words in ("profile `quick` on digits", "10 % random", "n = 2 seeds (0, 1)"):
         assert words in figure
         assert words in " ".join(block(text, "main-table").split())
-    assert "2 models, computed today at abc, in 1.2 hours." in " ".join(text.split())
+    assert "2 models, computed today at abc, in 1.2 hours (sweep aside)." in " ".join(text.split())
     assert "hollow" not in figure, "a transformer of two layers has no published curve"
     assert "Of digits, shapes can be compared" in figure
     assert not any(line.endswith("-") for line in text.splitlines())
@@ -132,6 +132,7 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
             ("C5", "yes", "ResNet50", "drop", 1.239, math.nan, math.nan, 1, "undecided"),
             ("C5", "no", "ResNet50", "gap", 1.0, 0.5, 1.5, 3, "undecided"),
             ("C5", "yes", "ResNet50", "average gap", 2.0, 1.9, 2.1, 2, "undecided"),
+            ("C5", "yes", "SmallViT", "average gap", math.nan, math.nan, math.nan, 0, "undecided"),
             ("C5", "yes", "SmallViT", "drop", 3.0, 2.0, 4.0, 3, "not supported"),
         ],
         columns=[

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnkit import speed
+from unlearnkit import models, speed
 
 
 def test_flop_of_a_linear_layer_are_counted_by_hand():
@@ -19,6 +19,18 @@ def test_flop_of_a_convolution_are_counted_by_hand():
     assert speed.training_flops(model, 6) == 2 * first + 3 * second
 
 
+def test_flop_of_a_transformer_have_attention_in_them():
+    options = {"dim": 8, "heads": 2, "depth": 1, "patch": 4}
+    images = {"image_size": 8, "mean": [0.5] * 3, "std": [0.2] * 3}
+    model = models.build("small_vit", num_classes=10, seed=0, **images, **options)
+    tokens, dim = 5, 8  # four patches and the class token
+    attention = 2 * 2 * tokens**2 * dim  # queries with keys, weights with values
+    layers = 2 * tokens * dim * (3 * dim + dim + 4 * dim + 4 * dim) + 2 * dim * 10
+    patches = 2 * 4 * (3 * 4 * 4) * dim
+    # Backward twice the forward, but for the images' own gradient.
+    assert speed.training_flops(model, 8) == 3 * (attention + layers) + 2 * patches
+
+
 def test_counting_leaves_the_model_as_it_was(build):
     model = build("resnet50").eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -30,9 +42,10 @@ def test_counting_leaves_the_model_as_it_was(build):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_rate_is_that_of_the_best_multiplication(precision, monkeypatch):
-    seconds = iter([0.5, 0.25, 1.0, 0.75, 2.0])
+    seconds = iter([0.125, 0.0625, 0.25, 0.03])
     monkeypatch.setattr(speed, "_seconds_of_matmul", lambda square: next(seconds))
-    assert speed.matmul_rate(torch.device("cpu"), precision) == 2 * 1024**3 / 0.25
+    assert speed.matmul_rate(torch.device("cpu"), precision) == 2 * 1024**3 / 0.0625
+    assert next(seconds) == 0.03, "0.3 s are over"
 
 
 def test_the_rate_is_a_plausible_one():

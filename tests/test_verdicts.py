@@ -300,7 +300,7 @@ def test_c3_is_students_t_over_the_seeds_excess():
 def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
     models = unlearned({"cf": (0, 1, 2), "rl": (0, 1, 2)})
     table = verdicts.table5(study(models))
-    relative = row(table, "C3", "CF, RL in the mean:", "% of each model's clean accuracy")
+    relative = row(table, "C3", "CF, RL in the mean:", "% of its clean accuracy")
     plain = row(table, "C3", "CF, RL in the mean:", "(points)")
     assert relative["Value"] == pytest.approx(100 * plain["Value"] / 90)
     # Half the clean accuracy and half the drop: as vulnerable, though the drop is smaller.
@@ -311,8 +311,31 @@ def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
     ]
     table = verdicts.table5(study([*halved, *(model("retrain", seed) for seed in SEEDS)]))
     assert row(table, "C3", "CF, RL in the mean:", "(points)")["Verdict"] == "not supported"
-    relative = row(table, "C3", "CF, RL in the mean:", "% of each model's clean accuracy")
+    relative = row(table, "C3", "CF, RL in the mean:", "% of its clean accuracy")
     assert relative["Value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_seed_that_lacks_a_method_is_not_the_mean_of_the_others():
+    models = [one for one in unlearned() if (one["method"], one["seed"]) != ("cf", 0)]
+    table = verdicts.table5(study(models))
+    for unit in ("(points)", "(% of its"):
+        assert row(table, "C3", "CF, BS, RL in the mean:", unit)["Seeds"] == 2
+    alone = verdicts.table5(study(unlearned({"cf": (4, 5, 6), "ga": (0, 0, 0)})))
+    assert row(alone, "C3", "CF: ")["Key"] == "yes"
+    assert row(alone, "C3", "GA: ")["Key"] == "no"
+
+
+def test_a_model_without_clean_accuracy_has_no_relative_drop():
+    nothing = {"accuracy": 0.0, "losses": (0.0, 0.0)}
+    models = [
+        {**one, **nothing} if (one["method"], one["seed"]) == ("retrain", 1) else one
+        for one in unlearned()
+    ]
+    table = verdicts.table5(study(models))
+    assert row(table, "C3", "CF, BS, RL in the mean:", "(points)")["Seeds"] == 3
+    assert row(table, "C3", "CF, BS, RL in the mean:", "(% of its")["Seeds"] == 2
+    all_zero = [{**one, **nothing} if one["method"] == "retrain" else one for one in unlearned()]
+    assert row(verdicts.table5(study(all_zero)), "C3", "in the mean", "(% of its")["Seeds"] == 0
 
 
 def test_excess_by_epsilon_shows_every_seed():

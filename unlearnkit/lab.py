@@ -218,6 +218,8 @@ class Lab:
             self.store.put_tensors("original", wanted.key, model.state_dict())
             return {"log": {}}, {"seconds": 0}
         known = self.done(finished)
+        # Before the training: what goes wrong here must not cost one that is done.
+        facts = hardware_facts(model, self.data.image_size, recipe.precision)
         with metrics.peak_memory(self.device) as peak:
             began = time.perf_counter()
             run = train(
@@ -243,7 +245,7 @@ class Lab:
         machine = {
             "seconds": seconds,
             "peak_memory": _number(peak.bytes),
-            **hardware_facts(run.model, self.data.image_size, recipe.precision),
+            **facts,
         }
         self.store.put_tensors("original", finished.key, run.model.state_dict())
         if progress < 1:

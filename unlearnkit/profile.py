@@ -1,6 +1,5 @@
 """Profiles: every hyper-parameter of a study, read from TOML and checked by name and kind."""
 
-import copy
 import inspect
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -110,15 +109,18 @@ class Profile:
         return Profile(self.name, self.path, {**self.values, **values})
 
     def with_forget(self, forget: str) -> "Profile":
-        """Return this profile with another forget set instead of its first one.
+        """Return this profile with another forget set in the place of its first one, everywhere.
 
         The set becomes part of the name, and so of the folders of its results and figures.
         """
-        values = copy.deepcopy(self.values)
-        if values["forget"][0]["set"] == forget:
+        first = self["forget"][0]["set"]
+        if forget == first:
             return self
-        values["forget"][0]["set"] = forget
-        return Profile(f"{self.name}+{plain_name(forget)}", self.path, values)
+        entries = [
+            {**entry, "set": forget} if entry["set"] == first else entry for entry in self["forget"]
+        ]
+        name = f"{self.path.stem}+{plain_name(forget)}"
+        return Profile(name, self.path, {**self.values, "forget": entries})
 
     def _table(self, table: str, architecture: str) -> dict[str, Any]:
         known = self.values[table]

@@ -156,12 +156,12 @@ def _main_table(s: Any) -> str:
     machine = s.results.machine
     words = (
         f"Every method over all layers, {_origin(s)}; mean ± standard deviation over "
-        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}, in {s.hours:.1f} hours. UA, RA, TA, MIA "
-        "in %: Retrain's are the ones to match; average gap: the mean distance of the four from "
-        f"Retrain's. Drop: clean − robust accuracy under {attack}, averaged over every ε at which "
-        "all models were attacked, and its excess over Retrain's. All differences are in "
-        "percentage points. Fairness-gap: mean over layers. RTE: seconds of the algorithm alone "
-        f"({machine['device']}, models side by side: {machine['workers']})."
+        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}, in {s.hours:.1f} hours (sweep aside). "
+        "UA, RA, TA, MIA in %: Retrain's are the ones to match; average gap: the mean distance of "
+        f"the four from Retrain's. Drop: clean − robust accuracy under {attack}, averaged over "
+        "every ε at which all models were attacked, and its excess over Retrain's. All differences "
+        "are in percentage points. Fairness-gap: mean over layers. RTE: seconds of the algorithm "
+        f"alone ({machine['device']}, models side by side: {machine['workers']})."
     )
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
 
@@ -179,14 +179,17 @@ def _verdicts(s: Any) -> str:
     wide = wide.fillna(MISSING).rename_axis(columns=None).reset_index()
     claims = "; ".join(f"{claim}: {CLAIMS[claim]}" for claim in table["Claim"].unique())
     words = (
-        f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, and the verdict "
-        f"by a rule fixed beforehand. In our words, {claims}. All measures and what would change a "
-        f"verdict: `figures/{s.name}/table5_verdicts.csv`; the rules: notebooks 05 and 06."
+        f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, verdict. A claim "
+        f"is supported where all its rows are. In our words, {claims}. All measures and what would "
+        f"change a verdict: `figures/{s.name}/table5_verdicts.csv`; the rules, and which of them "
+        "are weak: notebooks 05 and 06."
     )
     return f"{_wrapped(words)}\n\n{markdown(wide)}"
 
 
 def _judged(row: pd.Series) -> str:
+    if row["Seeds"] == 0:
+        return MISSING
     interval = f" [{row['Low']:.2f}, {row['High']:.2f}]" if row["Seeds"] > 1 else ""
     return f"{row['Value']:.2f}{interval} **{row['Verdict']}**"
 

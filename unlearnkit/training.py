@@ -186,6 +186,9 @@ class Run:
         """Return the model's logits [B, C] in float32, computed in the recipe's precision."""
         # What is saved for the backward pass is counted on the model as it is written.
         forward = self._forward if self._counter is None else self.model
+        if forward is not self.model:
+            # Batches come in two sizes (see `batch_sizes`): compiled once for both.
+            torch._dynamo.maybe_mark_dynamic(images, 0)
         with self.autocast():
             return forward(images).float()
 
@@ -264,12 +267,9 @@ class Run:
         return self.device.type == "cuda" and steps >= COMPILED_STEPS
 
     def _compile(self) -> Callable[[Tensor], Tensor]:
-        import torch._dynamo  # takes seconds, and few trainings need it
-
-        # Where there is no compiler at hand the model runs as it is, with a warning.
-        torch._dynamo.config.suppress_errors = True
-        # Batches come in two sizes (see `batch_sizes`): compiled once for both.
-        return torch.compile(self.model, dynamic=True)
+        # What earlier trainings compiled counts towards torch's limit, and they are done with it.
+        torch.compiler.reset()
+        return torch.compile(self.model)
 
     def replace_model(self, model: nn.Module) -> None:
         """Train `model` from here on, with a new optimiser (Retrain's way to start afresh)."""

@@ -8,7 +8,8 @@ of no width.
 
 A row asks for a side of a bound. *supported*: the whole interval lies on that side; *not
 supported*: on the other; *undecided*: else, and always with fewer than three seeds. Nothing is
-corrected for the number of rows. A claim rests on its key rows, the others say more.
+corrected for the number of rows. A claim rests on its key rows, and is supported where all of them
+are; the others say more.
 
 C1 : Spearman's ρ of mean fairness-gap and test accuracy over the original's checkpoints, below 0;
     and the finished original's gap relative to that at its first checkpoint, below 1. Progress 0
@@ -117,7 +118,7 @@ def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.Dat
     found = [
         *_c1(models),
         *_c2(models, attack),
-        *_c3(excess, _excess(s, attack, relative=True), attack),
+        *_c3(excess, attack),
         *_c4(models, finished, excess),
         *_c5(finished, attack),
     ]
@@ -188,22 +189,22 @@ def _models(s: Any, reading: str, attack: str) -> pd.DataFrame:
     return models[models["progress"] > 0]
 
 
-def _excess(s: Any, attack: str, *, relative: bool = False) -> pd.DataFrame:
+def _excess(s: Any, attack: str) -> pd.DataFrame:
     """Return `MODEL` + epsilon (> 0) and excess of finished approximate models, all layers.
 
-    With `relative`, of drops in percent of the same model's clean accuracy.
+    `relative` is the excess of drops in percent of each model's own clean accuracy, NaN where that
+    is 0.
     """
     robust = _attacked(s, attack)
     robust = robust[(robust["scope"] == "all") & (robust["progress"] == 1)]
     if robust.empty:
-        return pd.DataFrame(columns=[*MODEL, "epsilon", "excess"])
-    if relative:
-        clean = robust.loc[robust["epsilon"] == 0].set_index(MODEL)["accuracy"]
-        own = clean.reindex(pd.MultiIndex.from_frame(robust[MODEL])).replace(0.0, np.nan)
-        robust = robust.assign(accuracy=100 * robust["accuracy"] / own.to_numpy())
-    found = metrics.excess(robust)
+        return pd.DataFrame(columns=[*MODEL, "epsilon", "excess", "relative"])
+    clean = robust.loc[robust["epsilon"] == 0].set_index(MODEL)["accuracy"].replace(0.0, np.nan)
+    own = clean.reindex(pd.MultiIndex.from_frame(robust[MODEL])).to_numpy()
+    shares = robust.assign(accuracy=100 * robust["accuracy"] / own)
+    found = metrics.excess(robust).assign(relative=metrics.excess(shares)["excess"])
     found = found[(found["epsilon"] > 0) & ~found["method"].isin(EXACT)]
-    return found.dropna(subset=["excess"])[[*MODEL, "epsilon", "excess"]]
+    return found.dropna(subset=["excess"])[[*MODEL, "epsilon", "excess", "relative"]]
 
 
 def _architectures(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -263,23 +264,24 @@ def _c2(models: pd.DataFrame, attack: str) -> Iterator[Row]:
         yield Row("C2", name, f"{drop}, relative to clean accuracy", relative, RISES)
 
 
-def _c3(excess: pd.DataFrame, relative: pd.DataFrame, attack: str) -> Iterator[Row]:
-    shares = {(name, words): part for name, words, part in _places(relative)}
+def _c3(excess: pd.DataFrame, attack: str) -> Iterator[Row]:
+    drop = f"drop under {attack_title(attack)} in excess of Retrain's"
     for name, words, part in _places(excess):
-        text = f"drop under {attack_title(attack)} in excess of Retrain's (points){words}"
-        means = part.groupby(["method", "seed"])["excess"].mean()
+        means = part.groupby(["method", "seed"])[["excess", "relative"]].mean()
         methods = arranged(TITLES, part["method"])
-        for method in methods:
-            yield Row("C3", name, f"{method_title(method)}: {text}", means.loc[method], HIGHER)
         ours = [method for method in methods if method in STUDY_METHODS]
-        if len(ours) > 1:
-            titles = f"{', '.join(map(method_title, ours))} in the mean: "
-            mean = means.loc[ours].groupby("seed").mean()
-            yield Row("C3", name, titles + text, mean, HIGHER, key=True)
-            share = shares[name, words]
-            share = share[share["method"].isin(ours)].groupby(["seed", "method"])["excess"].mean()
-            text = text.replace("(points)", "(% of each model's clean accuracy)")
-            yield Row("C3", name, titles + text, share.groupby("seed").mean(), HIGHER, key=True)
+        for method in methods:
+            text = f"{method_title(method)}: {drop} (points){words}"
+            alone = ours == [method]
+            yield Row("C3", name, text, means.loc[method, "excess"], HIGHER, key=alone)
+        if len(ours) < 2:
+            continue
+        titles = ", ".join(map(method_title, ours))
+        for column, unit in (("excess", "points"), ("relative", "% of its clean accuracy")):
+            # A seed that lacks a method would be the mean of others.
+            mean = means.loc[ours, column].unstack("method").mean(axis=1, skipna=False)
+            text = f"{titles} in the mean: {drop} ({unit}){words}"
+            yield Row("C3", name, text, mean, HIGHER, key=True)
 
 
 def _c4(models: pd.DataFrame, finished: pd.DataFrame, excess: pd.DataFrame) -> Iterator[Row]:
@@ -293,7 +295,7 @@ def _c4(models: pd.DataFrame, finished: pd.DataFrame, excess: pd.DataFrame) -> I
             yield Row("C4", name, text, rho, NO_STAND_IN, key=True)
     for name, part in _architectures(models.dropna(subset=["gap_mean", "drop"])):
         text = "ρ of mean fairness-gap and drop, test accuracy held fixed (as in C2)"
-        yield Row("C4", name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES)
+        yield Row("C4", name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES, key=True)
 
 
 def _c5(finished: pd.DataFrame, attack: str) -> Iterator[Row]:
