@@ -443,8 +443,8 @@ def test_divergence_names_what_ran_epoch_and_rate(trained, monkeypatch):
 @pytest.mark.parametrize("architecture", ["resnet50", "small_vit"])
 def test_bf16_runs_near_fp32_on_fp32_weights(architecture, trained, monkeypatch):
     monkeypatch.setattr(training, "has_bf16", lambda device: True)
-    run = trained(architecture, epochs=1, precision="bf16", lr=1e-3)
-    plain = trained(architecture, epochs=1, lr=1e-3)
+    run = trained(architecture, epochs=1, precision="bf16", lr=1e-5)
+    plain = trained(architecture, epochs=1, lr=1e-5)
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
     assert run.logits(torch.rand(2, 3, 8, 8)).dtype == torch.float32
     assert not identical(run.model, plain.model)
