@@ -152,6 +152,20 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
     assert "figures/quick/table5_verdicts.csv" in shown
 
 
+def test_seeds_that_differ_are_told_apart():
+    both = invented(seeds=(0, 1, 2))
+    for name in COLUMNS:
+        frame = getattr(both, name)
+        other = frame[frame["seed"] < 2].assign(architecture="resnet50")
+        setattr(both, name, pd.concat([frame, other]))
+    words = " ".join(block(readme.update(TEXT, both), "main-table").split())
+    assert "n = 2 seeds (0, 1) of ResNet50, n = 3 seeds (0, 1, 2) of SmallViT" in words
+    lacking = both.quality["architecture"].eq("resnet50") & both.quality["method"].eq("cf")
+    both.quality = both.quality[~(lacking & both.quality["seed"].eq(1))]
+    words = " ".join(block(readme.update(TEXT, both), "main-table").split())
+    assert "n = 1 to 2 seeds (0, 1) of ResNet50" in words
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize(
     "change",

@@ -208,7 +208,21 @@ def _where(s: Any) -> str:
 
 
 def _seeds(s: Any, frame: str) -> str:
-    """Return ``n = 2 seeds (0, 1)``, of the finished models shown."""
+    """Return ``n = 2 seeds (0, 1)``, of the finished models shown.
+
+    Where architectures or methods differ in it, a study in parts, each architecture is named.
+    """
     shown = rows(s, frame, scope="all", progress=1.0, forget=default_forget(s, None))
+    if shown.groupby(["architecture", "method"])["seed"].agg(frozenset).nunique() <= 1:
+        return _seed_words(shown)
+    parts = shown.groupby("architecture")
+    names = arranged(ARCHITECTURES, shown["architecture"])
+    return ", ".join(f"{_seed_words(parts.get_group(a))} of {architecture_title(a)}" for a in names)
+
+
+def _seed_words(shown: pd.DataFrame) -> str:
     seeds = sorted(shown["seed"].unique())
-    return f"n = {len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"
+    counts = shown.groupby("method")["seed"].nunique()
+    fewest = f"{counts.min()} to " if counts.min() < len(seeds) else ""
+    plural = "s" * (len(seeds) != 1)
+    return f"n = {fewest}{len(seeds)} seed{plural} ({', '.join(map(str, seeds))})"
