@@ -3,7 +3,7 @@ import torch
 from timm.layers import BatchNormAct2d, LayerNorm2d
 from torch import nn
 
-from unlearnkit import models
+from unlearnkit import models, scopes
 from unlearnkit.errors import UserError
 from unlearnkit.fairness import READINGS, balanced, class_sigma, fairness_gap
 
@@ -204,8 +204,8 @@ def test_batch_size_and_order_do_not_matter():
 
 def test_model_is_left_as_it_was():
     model, (images, labels) = build("resnet50"), data()
-    models.apply_scope(model, "last")
-    models.set_train(model)
+    scopes.apply_scope(model, "last")
+    scopes.set_train(model)
     modes = [m.training for m in model.modules()]
     state = {k: v.clone() for k, v in model.state_dict().items()}
     measure(model, images, labels)

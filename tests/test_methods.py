@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unlearnkit import models, training
+from unlearnkit import scopes, training
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, bs, get, method, rl, salun, scrub, unlearn
 from unlearnkit.metrics import predictions
@@ -178,7 +178,7 @@ def test_retrain_under_scope_starts_its_layers_afresh(
 ):
     made = state_of(forget_with("retrain", architecture, scope=scope, epochs=0).model)
     fresh, kept = state_of(build(architecture, 1)), state_of(original(architecture))
-    prefixes = models.scope_modules(build(architecture), scope)
+    prefixes = scopes.scope_modules(build(architecture), scope)
     inside = [n for n in made if any(n == p or n.startswith(f"{p}.") for p in prefixes)]
     assert inside
     for name, value in made.items():
@@ -464,7 +464,7 @@ def test_saliency_is_the_absolute_value_of_the_summed_signed_gradients(
 ):
     run = bs_run(original("small_vit"), toy, split, recipe)
     training.set_train(run.model)
-    parameters = dict(models.trainable(run.model))
+    parameters = dict(scopes.trainable(run.model))
     found = salun.saliency(run, parameters)
     model = original("small_vit").eval()
     signed = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
@@ -616,7 +616,7 @@ def test_first_max_pass_moves_a_batch_norm_network_by_itself(forget_with):
 
 def test_jitter_is_relative_and_stays_in_scope(forget_with, original):
     made = forget_with("scrub", jitter=0.01, lr=0.0, scope="last", epochs=1).model
-    trained = {name for name, _ in models.trainable(made)}
+    trained = {name for name, _ in scopes.trainable(made)}
     for (name, end), start in zip(
         made.named_parameters(), original("small_vit").parameters(), strict=True
     ):
@@ -648,13 +648,13 @@ def test_scope_keeps_frozen_parameters_and_buffers_bit_identical(
 ):
     changes = {"lr": 0.05, "weight_decay": 0.01, "epochs": 1, "batch_size": 16}
     made = forget_with(name, architecture, scope=scope, **changes)
-    prefixes = models.scope_modules(made.model, scope)
+    prefixes = scopes.scope_modules(made.model, scope)
     changed = differing(state_of(made.model), state_of(original(architecture)))
     outside = [n for n in changed if not any(n == p or n.startswith(f"{p}.") for p in prefixes)]
     assert not outside
     trained = {n: p for n, p in made.model.named_parameters() if n in changed}
     assert trained
-    assert made.parameters == sum(p.numel() for _, p in models.trainable(made.model))
+    assert made.parameters == sum(p.numel() for _, p in scopes.trainable(made.model))
     assert made.parameters < sum(p.numel() for p in made.model.parameters())
 
 
@@ -788,7 +788,7 @@ def test_a_method_of_ones_own(toy, split, original, hyper, monkeypatch):
     )
     assert made.log == {"weight": 0.1}
     changed = differing(state_of(made.model), state_of(original("small_vit")))
-    assert changed and len(changed) == len(models.trainable(made.model))
+    assert changed and len(changed) == len(scopes.trainable(made.model))
 
 
 def test_a_failing_method_leaves_no_hook_and_no_random_state_behind(

@@ -18,7 +18,7 @@ from unlearnkit import training
 from unlearnkit.batches import batch_sizes
 from unlearnkit.methods import unlearn
 from unlearnkit.metrics import MemoryCount
-from unlearnkit.models import apply_scope
+from unlearnkit.scopes import apply_scope
 from unlearnkit.training import OutOfTime, Run, TrainingDiverged, cut, train
 
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "lr": 2e-3}

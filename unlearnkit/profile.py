@@ -12,8 +12,9 @@ from unlearnkit import methods
 from unlearnkit.attacks import attack_names, attack_params
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name
-from unlearnkit.models import SCOPES, build
+from unlearnkit.models import build
 from unlearnkit.recipe import parse_hyperparameters
+from unlearnkit.scopes import SCOPES
 
 FOLDER = Path(__file__).parent / "profiles"
 

@@ -27,8 +27,8 @@ from torch import nn
 from unlearnkit.data import ImageData
 from unlearnkit.errors import unknown
 from unlearnkit.metrics import MemoryCount, peak_memory
-from unlearnkit.models import apply_scope, scope_modules, trainable
 from unlearnkit.recipe import parse_hyperparameters
+from unlearnkit.scopes import apply_scope, scope_modules, trainable
 from unlearnkit.split import Split
 from unlearnkit.training import Run
 

@@ -2,7 +2,7 @@
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.models import apply_scope, scope_modules
+from unlearnkit.scopes import apply_scope, scope_modules
 from unlearnkit.training import Run
 
 

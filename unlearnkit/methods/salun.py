@@ -8,7 +8,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import method
 from unlearnkit.methods.rl import OPTIONS as RL_OPTIONS
 from unlearnkit.methods.rl import random_label_epoch
-from unlearnkit.models import trainable
+from unlearnkit.scopes import trainable
 from unlearnkit.training import Run, cut
 
 OPTIONS = {"mask_fraction": float, "leak_compat": bool, **RL_OPTIONS}

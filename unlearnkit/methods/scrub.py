@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.models import trainable
+from unlearnkit.scopes import trainable
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run
 
