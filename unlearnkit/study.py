@@ -1,38 +1,36 @@
 """A study as tidy data frames: what every table and figure is drawn from."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from unlearnkit import results as files
 from unlearnkit.cells import Cell, cells_of
 from unlearnkit.compute import compute, default_workers
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.fairness import READINGS, fairness_gap
 from unlearnkit.files import write_atomic
 from unlearnkit.lab import Lab, load_data, pick_device
 from unlearnkit.metrics import ID
 from unlearnkit.plan import make_plan
 from unlearnkit.profile import Profile, load_profile
 from unlearnkit.results import Results
+from unlearnkit.rows import (
+    COLUMNS,
+    gap_rows,
+    log_rows,
+    ordered,
+    quality_rows,
+    robust_rows,
+    sigma_rows,
+)
 from unlearnkit.store import Store, default_folder, output_folder
 from unlearnkit.sweeps import read_sweep
-
-COLUMNS = {
-    "quality": ["metric", "value"],
-    "cost": ["seconds", "training_memory", "peak_memory", "parameters"],
-    "sigma": ["reading", "layer_index", "layer_name", "class_index", "sigma"],
-    "gap": ["reading", "layer_index", "layer_name", "gap"],
-    "robust": ["attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
-    "log": ["name", "value"],
-}
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class Study:
 
     @cached_property
     def quality(self) -> pd.DataFrame:
-        return self._frame("quality", _quality_rows)
+        return self._frame("quality", quality_rows)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
@@ -165,7 +163,7 @@ class Study:
             for stage in record.stages
             if stage["stage"] in ("original", "unlearn")
         )
-        return _ordered(rows, COLUMNS["cost"])
+        return ordered(rows, COLUMNS["cost"])
 
     @property
     def speed(self) -> pd.DataFrame:
@@ -189,21 +187,21 @@ class Study:
 
     @cached_property
     def sigma(self) -> pd.DataFrame:
-        return self._frame("fairness", _sigma_rows, "sigma")
+        return self._frame("fairness", sigma_rows, "sigma")
 
     @cached_property
     def gap(self) -> pd.DataFrame:
-        return self._frame("fairness", _gap_rows, "gap")
+        return self._frame("fairness", gap_rows, "gap")
 
     @cached_property
     def robust(self) -> pd.DataFrame:
-        white = self._rows("robustness/", lambda stage: _robust_rows(stage, "white-box"))
-        moved = self._rows("transfer/", lambda stage: _robust_rows(stage, "transfer"))
-        return _ordered([*white, *moved], COLUMNS["robust"])
+        white = self._rows("robustness/", lambda stage: robust_rows(stage, "white-box"))
+        moved = self._rows("transfer/", lambda stage: robust_rows(stage, "transfer"))
+        return ordered([*white, *moved], COLUMNS["robust"])
 
     @cached_property
     def log(self) -> pd.DataFrame:
-        return self._frame("unlearn", _log_rows, "log")
+        return self._frame("unlearn", log_rows, "log")
 
     def _rows(self, prefix: str, rows_of: Any) -> Iterator[dict[str, Any]]:
         for record in self.results.records:
@@ -213,66 +211,7 @@ class Study:
                         yield asdict(record.cell) | row
 
     def _frame(self, stage: str, rows_of: Any, columns: str | None = None) -> pd.DataFrame:
-        return _ordered(self._rows(stage, rows_of), COLUMNS[columns or stage])
-
-
-def _ordered(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=[*ID, *columns])
-
-
-def _quality_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for metric, value in stage["value"].items():
-        yield {"metric": metric, "value": value}
-
-
-def _log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, value in stage["value"]["log"].items():
-        yield {"name": name, "value": value}
-
-
-def _sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    value = stage["value"]
-    for reading in READINGS:
-        for index, layer in enumerate(value["layers"]):
-            for class_index, sigma in enumerate(value[reading][index]):
-                yield {
-                    "reading": reading,
-                    "layer_index": index + 1,
-                    "layer_name": layer,
-                    "class_index": class_index,
-                    "sigma": sigma,
-                }
-
-
-def _gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    value = stage["value"]
-    for reading in READINGS:
-        gaps = fairness_gap(torch.tensor(value[reading], dtype=torch.float64)).tolist()
-        for index, gap in enumerate(gaps):
-            yield {
-                "reading": reading,
-                "layer_index": index + 1,
-                "layer_name": value["layers"][index],
-                "gap": gap,
-            }
-
-
-def _robust_rows(stage: dict[str, Any], access: str) -> Iterator[dict[str, Any]]:
-    value = stage["value"]
-    for images, counts in value["sets"].items():
-        for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
-            row = {
-                "attack": stage["stage"].split("/")[1],
-                "epsilon": epsilon / 255,
-                "images": images,
-                "access": access,
-            }
-            whole = sum(counts["n"])
-            yield {**row, "class_index": -1, "n": whole, "accuracy": 100 * sum(right) / whole}
-            for class_index, (n, hits) in enumerate(zip(counts["n"], right, strict=True)):
-                if n:
-                    accuracy = 100 * hits / n
-                    yield {**row, "class_index": class_index, "n": n, "accuracy": accuracy}
+        return ordered(self._rows(stage, rows_of), COLUMNS[columns or stage])
 
 
 def open_lab(profile: Profile, dataset: str | None = None, *, device: str | None = None) -> Lab:

@@ -1,0 +1,84 @@
+"""From what a stage has stored to the rows of the study's data frames."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+
+from unlearnkit.fairness import READINGS, fairness_gap
+from unlearnkit.metrics import ID
+
+COLUMNS = {
+    "quality": ["metric", "value"],
+    "cost": ["seconds", "training_memory", "peak_memory", "parameters"],
+    "sigma": ["reading", "layer_index", "layer_name", "class_index", "sigma"],
+    "gap": ["reading", "layer_index", "layer_name", "gap"],
+    "robust": ["attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
+    "log": ["name", "value"],
+}
+
+
+def ordered(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Return `rows` as a frame of the columns that name a model and `columns`, even if empty."""
+    return pd.DataFrame(list(rows), columns=[*ID, *columns])
+
+
+def quality_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each metric (%)."""
+    for metric, value in stage["value"].items():
+        yield {"metric": metric, "value": value}
+
+
+def log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each number a method reports about itself."""
+    for name, value in stage["value"]["log"].items():
+        yield {"name": name, "value": value}
+
+
+def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield σ, one row for each reading, layer and class."""
+    value = stage["value"]
+    for reading in READINGS:
+        for index, layer in enumerate(value["layers"]):
+            for class_index, sigma in enumerate(value[reading][index]):
+                yield {
+                    "reading": reading,
+                    "layer_index": index + 1,
+                    "layer_name": layer,
+                    "class_index": class_index,
+                    "sigma": sigma,
+                }
+
+
+def gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the fairness-gap, one row for each reading and layer."""
+    value = stage["value"]
+    for reading in READINGS:
+        gaps = fairness_gap(torch.tensor(value[reading], dtype=torch.float64)).tolist()
+        for index, gap in enumerate(gaps):
+            yield {
+                "reading": reading,
+                "layer_index": index + 1,
+                "layer_name": value["layers"][index],
+                "gap": gap,
+            }
+
+
+def robust_rows(stage: dict[str, Any], access: str) -> Iterator[dict[str, Any]]:
+    """Yield accuracy under attack (%), one row for each ε, set of images and class, -1 for all."""
+    value = stage["value"]
+    for images, counts in value["sets"].items():
+        for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
+            row = {
+                "attack": stage["stage"].split("/")[1],
+                "epsilon": epsilon / 255,
+                "images": images,
+                "access": access,
+            }
+            whole = sum(counts["n"])
+            yield {**row, "class_index": -1, "n": whole, "accuracy": 100 * sum(right) / whole}
+            for class_index, (n, hits) in enumerate(zip(counts["n"], right, strict=True)):
+                if n:
+                    accuracy = 100 * hits / n
+                    yield {**row, "class_index": class_index, "n": n, "accuracy": accuracy}
