@@ -14,7 +14,7 @@ import tqdm.notebook
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
-from unlearnkit import training
+from unlearnkit import progress, training
 from unlearnkit.batches import batch_sizes
 from unlearnkit.methods import unlearn
 from unlearnkit.metrics import MemoryCount
@@ -595,10 +595,10 @@ class Terminal(io.StringIO):
 def bars(monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.delenv("UNLEARNKIT_WORKER", raising=False)
-    made, progress = [], Run._progress
+    made, made_bar = [], training.epoch_bar
 
-    def spied(run, start):
-        bar = progress(run, start)
+    def spied(*arguments):
+        bar = made_bar(*arguments)
         positions = []
         if not bar.disable:
             bar.mininterval = 0
@@ -607,7 +607,7 @@ def bars(monkeypatch):
         made.append((bar, positions, bar.disable))  # a closed bar always says that it is disabled
         return bar
 
-    monkeypatch.setattr(Run, "_progress", spied)
+    monkeypatch.setattr(training, "epoch_bar", spied)
     return made
 
 
@@ -653,7 +653,7 @@ def test_a_notebook_shows_bars_too_unless_told_not_to(trained, monkeypatch):
             asked.append(bool(options["disable"]))
             super().__init__(**options | {"disable": True})
 
-    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     for value in ("0", "1"):
         monkeypatch.setenv("TQDM_DISABLE", value)
         trained(epochs=0)

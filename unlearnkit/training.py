@@ -12,7 +12,6 @@ checkpoint and ends at the same weights as one that was not.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,13 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from unlearnkit import checkpoint
 from unlearnkit.batches import batch_sizes, cut, has_bf16, keep_pages
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import MemoryCount, SavedBytes, prefers_channels_last
+from unlearnkit.progress import epoch_bar, show
 from unlearnkit.recipe import Recipe
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
@@ -121,7 +120,7 @@ class Run:
         saved = time.monotonic()
         with contextlib.ExitStack() as stack:
             stack.callback(self._stop_counting)
-            self._bar = stack.enter_context(self._progress(start))
+            self._bar = stack.enter_context(epoch_bar(self.name, self.recipe.epochs, start))
             for epoch in range(start, self.recipe.epochs):
                 self._epoch = epoch
                 torch.manual_seed(derive(self.seed, "dropout", self._epoch))
@@ -292,29 +291,10 @@ class Run:
                 f"at a rate of {self.recipe.lr:g}; try a smaller rate"
             )
 
-    def _progress(self, start: int) -> Any:
-        layout = "{desc:<28.28} {percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}{postfix}"
-        switches = (os.environ.get(name) for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE"))
-        quiet = any(switch not in (None, "", "0") for switch in switches)
-        return tqdm(
-            total=self.recipe.epochs,
-            initial=start,
-            desc=self.name,
-            bar_format=layout,
-            leave=False,
-            disable=True if quiet else None,  # None: where there is no terminal or notebook
-        )
-
     def _show(self, images: int) -> None:
         self._seen += images
-        if self._bar.disable:
-            return
-        # The running loss is a sum with decay 0.9: a tenth of it is the mean.
-        loss, hits, seen = self._tally.tolist()
-        accuracy = f"  accuracy {100 * hits / seen:.1f} %" if seen else ""
-        self._bar.set_postfix_str(f"loss {loss / 10:.3f}{accuracy}", refresh=False)
-        self._bar.n = self._epoch + min(1.0, self._seen / max(1, self._expected))
-        self._bar.update(0)
+        part = min(1.0, self._seen / max(1, self._expected))
+        show(self._bar, self._epoch + part, self._tally)
 
     def _save(self, done: int) -> None:
         if self.state_file is not None:
