@@ -74,7 +74,15 @@ def reference(model, images, labels, names):
         rows["std"].append([x.std(correction=0) for x in per_class])
         rows["variance"].append([x.var(correction=0) for x in per_class])
         rows["channel_std"].append([x.std(0, correction=0).mean() for x in per_class])
+        rows["trimmed_std"].append([trimmed(out[labels == c]) for c in range(CLASSES)])
     return {reading: torch.tensor(rows[reading], dtype=torch.float64) for reading in READINGS}
+
+
+def trimmed(out):
+    """Pool the values of all images [N, positions, channels] but one in a hundred."""
+    squares = (out - out.mean()).square()
+    worst = sorted(range(len(out)), key=lambda i: -squares[i].mean())[: -(-len(out) // 100)]
+    return torch.stack([squares[i] for i in range(len(out)) if i not in worst]).mean().sqrt()
 
 
 @pytest.mark.parametrize("name", ["resnet50", "small_vit"])
@@ -106,6 +114,37 @@ def test_fused_activation_is_left_out():
     assert torch.allclose(
         measure(model, images, labels)["std"], before_activation["std"], rtol=2e-5
     )
+
+
+def test_trimmed_std_leaves_out_the_one_image_in_a_hundred_that_is_far_off():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3, affine=False, eps=0)
+
+        def forward(self, x):
+            return self.norm(x)
+
+    images = torch.full((202, 3, 2, 2), 100, dtype=torch.uint8)
+    images[:, :, 0] = 104
+    labels = torch.arange(202) % 2
+    images[[0, 4]] = 250  # two of class 0, one more than one in a hundred of 101, rounded up ...
+    images[1] = 250  # ... and one of class 1
+    got = {n: s[0] * 255 for n, s in measure(Net(), images, labels, num_classes=2).items()}
+    pixels = images[labels == 1].double()
+    center = pixels.mean()
+    typical = (pixels[1:] - center).square().mean().sqrt()
+    assert got["trimmed_std"][1] == pytest.approx(typical.item(), rel=1e-4)
+    assert got["std"][1] > 4 * got["trimmed_std"][1]
+    pair = images[labels == 0].double()
+    far = (pair - pair.mean()).square().mean((1, 2, 3)).sort().values
+    assert got["trimmed_std"][0] == pytest.approx(far[:-2].mean().sqrt().item(), rel=1e-4)
+
+
+def test_one_image_of_a_class_is_never_left_out():
+    images, labels = data(count=CLASSES)
+    got = measure(build("small_vit"), images, labels)
+    assert torch.allclose(got["trimmed_std"], got["std"], rtol=1e-5)
 
 
 def test_tokens_folded_into_the_batch_axis():

@@ -8,7 +8,7 @@ import pytest
 
 from unlearnkit.figures import PUBLISHED
 from unlearnkit.observations import _decide, _parts_at, curves, observations
-from unlearnkit.readings import nearest, readings
+from unlearnkit.readings import concentration, nearest, readings
 from unlearnkit.tables.frames import COLUMNS
 from unlearnkit.tables.saving import latex, markdown, numeric
 
@@ -180,6 +180,7 @@ def test_what_the_publication_lacks_has_no_rows(gap):
         assert table.empty
         assert markdown(table) and latex(table, "empty") and numeric(table).empty
     assert nearest(readings(study)).empty
+    assert concentration(invented()).empty
 
 
 def test_another_architecture_and_method_change_nothing():
@@ -241,9 +242,27 @@ def test_the_nearest_reading_is_named_for_size_and_shape():
     assert list(best.index.names) == ["Architecture", "Method"]
 
 
+def test_concentration_by_hand():
+    last = COPY["layer_index"] == COPY.groupby("architecture")["layer_index"].transform("max")
+    few = COPY.assign(gap=COPY["gap"] * np.where(last, 0.1, 0.9))
+    table = concentration(invented(COPY, trimmed_std=few)).set_index(["Architecture", "Method"])
+    one = table.loc[("SmallViT", "SCRUB")]
+    paper = PAPER.query("architecture == 'small_vit' and method == 'scrub' and layer_index == 9")
+    assert float(one["Last layer: gap"]) == pytest.approx(paper["fairness_gap"].item())
+    assert float(one["left of it (%)"]) == pytest.approx(10)
+    assert float(one["layers with less than half left (%)"]) == pytest.approx(100 / 9)
+    assert float(table.loc[("ResNet50", "SCRUB"), "left of it (%)"]) == pytest.approx(10)
+
+
+def test_concentration_of_results_without_the_trimmed_reading():
+    table = concentration(invented(COPY))
+    assert table["left of it (%)"].map(float).isna().all() and len(table) == 14
+    assert table["layers with less than half left (%)"].map(float).isna().all()
+
+
 def test_tables_can_be_saved_and_quoted():
     study = invented(COPY, scaled(1.1))
-    for table in (observations(study), readings(study)):
+    for table in (observations(study), readings(study), concentration(study)):
         assert "Profile quick" in table.attrs["caption"]
         assert latex(table, "name").count("\\\\") > len(table)
         assert markdown(table).count("\n") == len(table) + 4

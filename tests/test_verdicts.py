@@ -50,7 +50,9 @@ def study(models, **without):
         key = tuple(one[name] for name in ID)
         quality = {"UA": 4 * one["distance"], "RA": 100.0, "TA": one["accuracy"], "MIA": 10.0}
         found["quality"] += [(*key, *item) for item in quality.items()]
-        found["gap"] += [(*key, "std", i, f"n{i}", one["gap"]) for i in (1, 2)]
+        for reading, sign in (("std", 1), ("variance", -1)):
+            gap = one["gap"] if sign > 0 else 100 - one["gap"]
+            found["gap"] += [(*key, reading, i, f"n{i}", gap) for i in (1, 2)]
         if one["progress"] == 1:
             found["cost"].append((*key, one["seconds"], one["memory"], np.nan, 10))
         for step, loss in enumerate((0.0, *one["losses"])):
@@ -198,6 +200,15 @@ def test_c2_follows_the_order_of_gap_and_drop(sign, verdict):
     assert len(found) == 3
     assert set(found["Verdict"]) == {verdict}
     assert found["Value"].to_numpy() == pytest.approx(sign)
+
+
+def test_c1_and_c2_are_judged_under_every_reading():
+    table = verdicts.by_reading(study([m for seed in SEEDS for m in ordered(seed)]))
+    assert set(table["Claim"]) == {"C1", "C2"} and "Key" not in table
+    c2 = table[table["Claim"] == "C2"]
+    assert list(c2["Reading"]) == ["std", "variance"]
+    assert list(c2["Verdict"]) == ["supported", "not supported"]
+    assert c2["Measured"].str.contains("held fixed").all()
 
 
 def test_c2_the_untrained_network_does_not_count():

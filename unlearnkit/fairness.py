@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from .errors import UserError
 from .models import norm_layers
 
-READINGS = ("std", "variance", "channel_std")
+READINGS = ("std", "variance", "channel_std", "trimmed_std")
+TRIMMED = 100  # 'trimmed_std' leaves out one in so many of a class's images
 # On a CPU a layer's output is measured in pieces of this many values, which stay in the cache
 _PIECE = 1 << 19
 
@@ -28,8 +29,8 @@ def class_sigma(
     Outputs are taken after the affine map (and before the activation, where timm fuses one into
     the norm), in evaluation mode and one float32 forward pass. Spread is that of the population
     (divided by n). Per layer, class and channel only count, mean and sum of squared deviations (M2)
-    are kept, in float64, and merged batch by batch (Chan, Golub and LeVeque, 1979); no activation
-    is stored.
+    are kept, in float64, and merged batch by batch (Chan, Golub and LeVeque, 1979), and two numbers
+    an image; no activation is stored.
 
     Parameters
     ----------
@@ -47,7 +48,9 @@ def class_sigma(
         L layers in the order of `norm_layers`, C classes.
         'std' (sigma of the fairness-gap as we read it): over samples, channels and positions
         pooled; 'variance': its square; 'channel_std': mean over channels of the standard deviation
-        over samples and positions.
+        over samples and positions; 'trimmed_std': as 'std', about the same mean, without the
+        1 % of the class's images (one in `TRIMMED`, rounded up, never all) that are furthest from
+        it in the mean square: beside 'std' it tells how much of that a few images make.
 
     Raises
     ------
@@ -112,12 +115,16 @@ class _Meter:
         self.num_classes = num_classes
         self.labels: Tensor | None = None
         self.count: Tensor | None = None
+        self.images: list[Tensor] = []
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         means, m2, positions = self._per_sample(output)
         if output.device.type == "mps":  # it has no float64
             means, m2 = means.cpu(), m2.cpu()
         means, m2, labels = means.double(), m2.double(), self.labels.to(means.device)
+        pooled = means.mean(1, keepdim=True)
+        around = (m2 / positions + (means - pooled).square()).mean(1)
+        self.images.append(torch.stack([pooled.squeeze(1), around, labels.double()]).cpu())
         # a product with the one-hot labels sums by class, in an order that is fixed on a GPU too
         hot = nn.functional.one_hot(labels, self.num_classes).T.double()
         count = hot.sum(1, keepdim=True)
@@ -169,8 +176,21 @@ class _Meter:
             "std": pooled.sqrt(),
             "variance": pooled,
             "channel_std": variance.sqrt().mean(1),
+            "trimmed_std": self._trimmed(self.mean.mean(1).cpu()).sqrt(),
         }
         return {reading: value.cpu() for reading, value in values.items()}
+
+    def _trimmed(self, center: Tensor) -> Tensor:
+        """Return the variance about `center` [C] without each class's furthest images [C]."""
+        mean, around, labels = torch.cat(self.images, 1)
+        labels = labels.long()
+        distance = around + (mean - center[labels]).square()
+        found = []
+        for index in range(self.num_classes):
+            ordered = distance[labels == index].sort().values
+            left_out = -(-len(ordered) // TRIMMED)
+            found.append(ordered[: max(1, len(ordered) - left_out)].mean())
+        return torch.stack(found)
 
 
 @contextmanager

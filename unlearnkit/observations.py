@@ -81,7 +81,7 @@ def observations(s: Any, forget: str | None = None, reading: str = "std") -> pd.
     forget : str, optional
         A forget set of the study; its first if left out.
     reading : str
-        How σ is pooled: std, variance or channel_std.
+        How σ is pooled, one of `unlearnkit.fairness.READINGS`.
 
     Returns
     -------

@@ -6,7 +6,7 @@ from typing import Any
 from unlearnkit import figures, tables, verdicts
 from unlearnkit.errors import unknown
 from unlearnkit.observations import observations
-from unlearnkit.readings import readings
+from unlearnkit.readings import concentration, readings
 
 
 def _attack(study: Any) -> str:
@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table4_layerwise": _with_attack(tables.table4),
     "table_observations": observations,
     "table_readings": readings,
+    "table_concentration": concentration,
     "table5_verdicts": verdicts.table5,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

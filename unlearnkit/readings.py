@@ -1,23 +1,32 @@
-"""Which reading of σ is nearest to the published curves of Figure 1."""
+"""The readings of σ: which is nearest to the published Figure 1, and how few images carry it."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unlearnkit.fairness import READINGS
 from unlearnkit.figures.fairness import LAYERS
+from unlearnkit.figures.style import default_forget
 from unlearnkit.observations import Curves, curves
-from unlearnkit.stats import MISSING, spearman
-from unlearnkit.tables.frames import architecture_title, caption, method_title
+from unlearnkit.stats import MISSING, mean_std, spearman
+from unlearnkit.tables.frames import (
+    ARCHITECTURES,
+    architecture_title,
+    arranged,
+    caption,
+    method_title,
+    rows,
+    study_methods,
+)
 
+CANDIDATES = ("std", "variance", "channel_std")  # what the publication may have meant
 REFERENCES = ("original", "retrain")  # what no approximate algorithm has touched
 COLUMNS = ("Architecture", "Method", "Reading", "Ours, median", "Published, median")
 COLUMNS += ("Ours / published", "Distance (decades)", "ρ over layers", "Layers", "Seeds")
 
 
 def readings(s: Any, forget: str | None = None) -> pd.DataFrame:
-    """Compare the readings of σ with the published curves of Original and Retrain.
+    """Compare the candidate readings of σ with the published curves of Original and Retrain.
 
     Parameters
     ----------
@@ -36,7 +45,7 @@ def readings(s: Any, forget: str | None = None) -> pd.DataFrame:
     """
     found = []
     for architecture in LAYERS:
-        pairs = {name: curves(s, architecture, forget, name) for name in READINGS}
+        pairs = {name: curves(s, architecture, forget, name) for name in CANDIDATES}
         for method in REFERENCES:
             for name, both in pairs.items():
                 if both is not None and method in both.ours:
@@ -63,6 +72,56 @@ def nearest(table: pd.DataFrame) -> pd.DataFrame:
         best = (", ".join(part.loc[which, "Reading"]) or MISSING for which in (size, shape))
         found.append((*names, *best))
     return pd.DataFrame(found, columns=["Architecture", "Method", "In size", "In shape"])
+
+
+def concentration(s: Any, forget: str | None = None) -> pd.DataFrame:
+    """Return how much of each fairness-gap is made by 1 % of the images.
+
+    Parameters
+    ----------
+    s : Study
+    forget : str, optional
+        A forget set of the study; its first if left out.
+
+    Returns
+    -------
+    DataFrame
+        Architecture, Method, and as `Spread` over seeds: the last layer's gap under 'std', under
+        'trimmed_std' (without the 1 % of each class's images that are furthest from its mean),
+        their ratio in %, and the part of all layers (%) in which it is below a half.
+    """
+    gap = rows(s, "gap", scope="all", progress=1.0)
+    gap = gap[gap["forget"] == default_forget(s, forget)]
+    wide = gap.pivot_table(
+        index=["architecture", "method", "seed", "layer_index"], columns="reading", values="gap"
+    ).reindex(columns=["std", "trimmed_std"])
+    wide["ratio"] = 100 * wide["trimmed_std"] / wide["std"]
+    numbers = (
+        "Last layer: gap",
+        "without 1 % of the images",
+        "left of it (%)",
+        "layers with less than half left (%)",
+    )
+    found = []
+    for architecture in arranged(ARCHITECTURES, gap["architecture"]):
+        ours = wide.loc[architecture]
+        last = ours.xs(ours.index.get_level_values("layer_index").max(), level="layer_index")
+        below = (ours["ratio"] < 50).astype(float).where(ours["ratio"].notna())
+        few = 100 * below.groupby(level=["method", "seed"]).mean()
+        for method in arranged(study_methods(s), last.index.get_level_values("method")):
+            at = last.loc[method]
+            values = (at["std"], at["trimmed_std"], at["ratio"], few.loc[method])
+            spreads = map(mean_std, values, (2, 2, 1, 0))
+            names = (architecture_title(architecture), method_title(method))
+            found.append((*names, *spreads, len(at)))
+    table = pd.DataFrame(found, columns=["Architecture", "Method", *numbers, "Seeds"])
+    table.attrs["caption"] = caption(
+        s,
+        "How much of the fairness-gap a few images make: at the last normalisation layer, over all "
+        "test images and without the 1 % of each class that are furthest from its mean; mean ± std "
+        "over seeds.",
+    )
+    return table
 
 
 def _row(both: Curves, method: str, reading: str) -> list[tuple]:

@@ -39,7 +39,7 @@ def log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield σ, one row for each reading, layer and class."""
     value = stage["value"]
-    for reading in READINGS:
+    for reading in (name for name in READINGS if name in value):
         for index, layer in enumerate(value["layers"]):
             for class_index, sigma in enumerate(value[reading][index]):
                 yield {
@@ -54,7 +54,7 @@ def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the fairness-gap, one row for each reading and layer."""
     value = stage["value"]
-    for reading in READINGS:
+    for reading in (name for name in READINGS if name in value):
         gaps = fairness_gap(torch.tensor(value[reading], dtype=torch.float64)).tolist()
         for index, gap in enumerate(gaps):
             yield {

@@ -41,6 +41,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit import metrics
+from unlearnkit.fairness import READINGS
 from unlearnkit.figures.conjectures import conjectures_data
 from unlearnkit.judging import CHANGE, SEEDS, VERDICTS, Rule, judge
 from unlearnkit.metrics import ID
@@ -58,7 +59,7 @@ from unlearnkit.tables.frames import (
     summaries,
 )
 
-__all__ = ["VERDICTS", "excess_by_epsilon", "table5"]
+__all__ = ["VERDICTS", "by_reading", "excess_by_epsilon", "table5"]
 
 COLUMNS = ("Claim", "Key", "Architecture", "Measured", "Value", "Low", "High", "Seeds", "Verdict")
 EXACT = ("original", "retrain")
@@ -140,6 +141,27 @@ def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.Dat
     )
     table.attrs["caption"] = caption(s, text)
     return table
+
+
+def by_reading(s: Any, *, attack: str | None = None) -> pd.DataFrame:
+    """Return the key rows of C1 and C2 under every reading of σ.
+
+    Returns
+    -------
+    DataFrame
+        Claim, Architecture, Measured, Reading, Value, Low, High (95 % Student t), Seeds, Verdict.
+    """
+    parts = []
+    for reading in READINGS:
+        table = table5(s, reading=reading, attack=attack)
+        chosen = table[table["Claim"].isin(["C1", "C2"]) & (table["Key"] == "yes")]
+        parts.append(chosen.assign(Reading=reading))
+    keys = ["Claim", "Architecture", "Measured"]
+    found = pd.concat(parts).drop(columns=["Key", CHANGE])
+    rank = {key: n for n, key in enumerate(dict.fromkeys(found[keys].itertuples(index=False)))}
+    place = [rank[key] for key in found[keys].itertuples(index=False)]
+    ordered = found.iloc[np.argsort(place, kind="stable")]
+    return ordered[[*keys, "Reading", *COLUMNS[4:]]].reset_index(drop=True)
 
 
 def excess_by_epsilon(s: Any, *, attack: str | None = None) -> pd.DataFrame:

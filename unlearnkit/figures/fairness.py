@@ -65,7 +65,7 @@ def fairness_gap(
     forget : str, optional
         A forget set of the study; its first if left out.
     reading : str
-        How σ is pooled: std, variance or channel_std.
+        How σ is pooled, one of `unlearnkit.fairness.READINGS`.
     published : bool
         Overlay the values read off the published figure as hollow markers.
     """
