@@ -23,6 +23,7 @@ from unlearnkit.tables.frames import (
 
 PUBLISHED = Path(__file__).parent.parent / "paper_fairness_gap.csv"
 LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
+TRIMMED_WORDS = "trimmed std: without the 1 % of each class's images furthest from its mean"
 KEYS = ["architecture", "forget", "method", "layer_index", "layer_name"]
 # First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
 GROUPS = {
@@ -184,9 +185,10 @@ def _handles(methods: Sequence[str], look: Mapping[str, Look], data: pd.DataFram
 
 
 def _small_print(data: pd.DataFrame, forget: str, reading: str) -> str:
+    words = TRIMMED_WORDS if reading == "trimmed_std" else f"reading: {reading.replace('_', ' ')}"
     parts = [
         "Fairness-gap: largest minus smallest class σ of the layer's output "
-        f"(reading: {reading.replace('_', ' ')}; test images)",
+        f"({words}; test images)",
         style.forget_words(forget),
         style.seeds_words(data["n"]),
     ]
