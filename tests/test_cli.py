@@ -336,7 +336,6 @@ def test_report_redraws_everything(computed, capsys):
     assert f"Tables and figures: {folder}" in shown
     endings = {name: ("csv", "md", "tex", "json") for name in publish.TABLES}
     endings |= {name: ("png", "pdf", "csv", "json") for name in publish.FIGURES}
-    assert len(endings) == 11
     wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
     assert {path.name for path in folder.iterdir()} == wanted
     for name in endings:

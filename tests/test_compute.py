@@ -38,6 +38,7 @@ from unlearnkit.metrics import predictions
 from unlearnkit.plan import Job, Plan, make_plan, original_of, stage_label
 from unlearnkit.results import Record, Results
 from unlearnkit.study import ID, Study
+from unlearnkit.tidy import COLUMNS
 
 # ---- One small study, computed once ----------------------------------------------------------
 
@@ -585,10 +586,10 @@ def rows(frame, cell, **where):
     return frame
 
 
-@pytest.mark.parametrize("name", study.COLUMNS)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_frames_have_their_columns(frames, name):
     frame = getattr(frames, name)
-    assert list(frame) == [*ID, *study.COLUMNS[name]]
+    assert list(frame) == COLUMNS[name]
     if name != "log":  # CF and Retrain report nothing
         assert len(frame)
         assert not frame[ID].isna().any().any()

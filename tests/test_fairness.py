@@ -5,7 +5,13 @@ from torch import nn
 
 from unlearnkit import models, scopes
 from unlearnkit.errors import UserError
-from unlearnkit.fairness import READINGS, balanced, class_sigma, fairness_gap
+from unlearnkit.fairness import (
+    READINGS,
+    balanced,
+    check_reading,
+    class_sigma,
+    fairness_gap,
+)
 
 CLASSES = 3
 SMALL = {
@@ -82,7 +88,7 @@ def trimmed(out):
     """Pool the values of all images [N, positions, channels] but one in a hundred."""
     squares = (out - out.mean()).square()
     worst = sorted(range(len(out)), key=lambda i: -squares[i].mean())[: -(-len(out) // 100)]
-    return torch.stack([squares[i] for i in range(len(out)) if i not in worst]).mean().sqrt()
+    return torch.stack([out[i] for i in range(len(out)) if i not in worst]).std(correction=0)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "small_vit"])
@@ -116,29 +122,42 @@ def test_fused_activation_is_left_out():
     )
 
 
-def test_trimmed_std_leaves_out_the_one_image_in_a_hundred_that_is_far_off():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(3, affine=False, eps=0)
+class Pixels(nn.Module):
+    """One BatchNorm that passes on the pixels, and one that only some networks call."""
 
-        def forward(self, x):
-            return self.norm(x)
+    def __init__(self, spare=False):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, affine=False, eps=0)
+        if spare:
+            self.spare = nn.BatchNorm2d(3)
 
-    images = torch.full((202, 3, 2, 2), 100, dtype=torch.uint8)
+    def forward(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize(("count", "far", "left"), [(100, 1, 0), (100, 2, 1), (101, 2, 0)])
+def test_trimmed_std_leaves_out_one_image_in_a_hundred_rounded_up(count, far, left):
+    images = torch.full((2 * count, 3, 2, 2), 100, dtype=torch.uint8)
     images[:, :, 0] = 104
-    labels = torch.arange(202) % 2
-    images[[0, 4]] = 250  # two of class 0, one more than one in a hundred of 101, rounded up ...
-    images[1] = 250  # ... and one of class 1
-    got = {n: s[0] * 255 for n, s in measure(Net(), images, labels, num_classes=2).items()}
-    pixels = images[labels == 1].double()
-    center = pixels.mean()
-    typical = (pixels[1:] - center).square().mean().sqrt()
-    assert got["trimmed_std"][1] == pytest.approx(typical.item(), rel=1e-4)
-    assert got["std"][1] > 4 * got["trimmed_std"][1]
-    pair = images[labels == 0].double()
-    far = (pair - pair.mean()).square().mean((1, 2, 3)).sort().values
-    assert got["trimmed_std"][0] == pytest.approx(far[:-2].mean().sqrt().item(), rel=1e-4)
+    labels = torch.arange(2 * count) % 2
+    images[0 : 2 * far : 2] = 250
+    got = {n: s[0] * 255 for n, s in measure(Pixels(), images, labels, num_classes=2).items()}
+    assert got["std"][1] == pytest.approx(2, rel=1e-4)
+    assert got["trimmed_std"][1] == pytest.approx(2, rel=1e-4)
+    rest = images[2 * (far - left) :][labels[2 * (far - left) :] == 0].double()
+    assert got["trimmed_std"][0] == pytest.approx(rest.std(correction=0).item(), rel=1e-4)
+    assert got["std"][0] > 10
+
+
+def test_a_norm_that_is_never_used_is_named():
+    with pytest.raises(UserError, match="layer spare takes no part in the forward pass"):
+        measure(Pixels(spare=True), *data())
+
+
+def test_an_unknown_reading_is_refused():
+    assert check_reading("variance") == "variance"
+    with pytest.raises(UserError, match="unknown reading of σ 'trimmed'; known: std, variance"):
+        check_reading("trimmed")
 
 
 def test_one_image_of_a_class_is_never_left_out():

@@ -8,9 +8,9 @@ import pytest
 
 from unlearnkit.figures import PUBLISHED
 from unlearnkit.observations import _decide, _parts_at, curves, observations
-from unlearnkit.readings import concentration, nearest, readings
-from unlearnkit.tables.frames import COLUMNS
+from unlearnkit.readings import nearest, outliers, readings
 from unlearnkit.tables.saving import latex, markdown, numeric
+from unlearnkit.tidy import COLUMNS
 
 PAPER = pd.read_csv(PUBLISHED)
 NAMES = ["Architecture", "Observation"]
@@ -42,6 +42,13 @@ def invented(*seeds: pd.DataFrame, **readings: pd.DataFrame):
     frames = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
     frames["gap"] = gap.reindex(columns=COLUMNS["gap"])
     return SimpleNamespace(profile=SimpleNamespace(name="quick"), dataset="digits", **frames)
+
+
+def trimmed(study):
+    """Add half of every gap as its trimmed reading."""
+    half = study.gap.assign(reading="trimmed_std", gap=study.gap["gap"] / 2)
+    study.gap = pd.concat([study.gap, half])
+    return study
 
 
 def scaled(factor: float) -> pd.DataFrame:
@@ -180,7 +187,6 @@ def test_what_the_publication_lacks_has_no_rows(gap):
         assert table.empty
         assert markdown(table) and latex(table, "empty") and numeric(table).empty
     assert nearest(readings(study)).empty
-    assert concentration(invented()).empty
 
 
 def test_another_architecture_and_method_change_nothing():
@@ -242,27 +248,38 @@ def test_the_nearest_reading_is_named_for_size_and_shape():
     assert list(best.index.names) == ["Architecture", "Method"]
 
 
-def test_concentration_by_hand():
+def test_outliers_by_hand():
+    """Two seeds: in the first a tenth is left of the last gap, in the second all of it."""
     last = COPY["layer_index"] == COPY.groupby("architecture")["layer_index"].transform("max")
     few = COPY.assign(gap=COPY["gap"] * np.where(last, 0.1, 0.9))
-    table = concentration(invented(COPY, trimmed_std=few)).set_index(["Architecture", "Method"])
+    study = invented(COPY, scaled(2.0), trimmed_std=few)
+    second = study.gap[study.gap["seed"] == 1].assign(reading="trimmed_std")
+    elsewhere = [
+        study.gap.assign(gap=7.0, **{key: value})
+        for key, value in (("forget", "class:3"), ("scope", "last"), ("progress", 0.5))
+    ]
+    study.gap = pd.concat([study.gap, second, *elsewhere])
+    table = outliers(study).set_index(["Architecture", "Method"])
     one = table.loc[("SmallViT", "SCRUB")]
     paper = PAPER.query("architecture == 'small_vit' and method == 'scrub' and layer_index == 9")
-    assert float(one["Last layer: gap"]) == pytest.approx(paper["fairness_gap"].item())
-    assert float(one["left of it (%)"]) == pytest.approx(10)
-    assert float(one["layers with less than half left (%)"]) == pytest.approx(100 / 9)
-    assert float(table.loc[("ResNet50", "SCRUB"), "left of it (%)"]) == pytest.approx(10)
+    paper = paper["fairness_gap"].item()
+    assert float(one["Last-layer gap"]) == pytest.approx(1.5 * paper)
+    assert float(one["Last-layer gap, trimmed"]) == pytest.approx(1.05 * paper)
+    assert float(one["Trimmed / all (%)"]) == pytest.approx(55), "the mean of 10 and 100"
+    assert float(one["Layers below 50 % (%)"]) == pytest.approx(100 / 9 / 2)
+    assert one["Seeds"] == 2
+    assert "10 % random" in outliers(study).attrs["caption"]
+    assert len(table) == 14
 
 
-def test_concentration_of_results_without_the_trimmed_reading():
-    table = concentration(invented(COPY))
-    assert table["left of it (%)"].map(float).isna().all() and len(table) == 14
-    assert table["layers with less than half left (%)"].map(float).isna().all()
+def test_results_without_the_trimmed_reading_have_no_outliers():
+    assert outliers(invented(COPY)).empty
+    assert len(outliers(invented(COPY)).columns) == 7
 
 
 def test_tables_can_be_saved_and_quoted():
     study = invented(COPY, scaled(1.1))
-    for table in (observations(study), readings(study), concentration(study)):
+    for table in (observations(study), readings(study), outliers(trimmed(study))):
         assert "Profile quick" in table.attrs["caption"]
         assert latex(table, "name").count("\\\\") > len(table)
         assert markdown(table).count("\n") == len(table) + 4

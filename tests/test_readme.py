@@ -10,7 +10,7 @@ from unlearnkit import readme
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.store import project_folder
-from unlearnkit.tables.frames import COLUMNS
+from unlearnkit.tidy import COLUMNS
 
 BLOCKS = ("figure", "main-table", "verdicts")
 TEXT = "".join(

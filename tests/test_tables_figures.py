@@ -15,8 +15,9 @@ from unlearnkit.figures import style
 from unlearnkit.figures.robustness import epsilon_label
 from unlearnkit.metrics import ID
 from unlearnkit.stats import Spread
-from unlearnkit.tables.frames import COLUMNS, arranged, forget_title, summaries
+from unlearnkit.tables.frames import arranged, forget_title, summaries
 from unlearnkit.tables.saving import latex, latex_escape, markdown, numeric
+from unlearnkit.tidy import COLUMNS
 
 METHODS = ("original", "retrain", "ga", "salun", "cf", "bs", "rl", "scrub")
 SCOPES = ("all", "first", "intermediate", "last")

@@ -14,7 +14,7 @@ import tqdm.notebook
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
-from unlearnkit import progress, training
+from unlearnkit import progress_bar, training
 from unlearnkit.batches import batch_sizes
 from unlearnkit.methods import unlearn
 from unlearnkit.metrics import MemoryCount
@@ -653,7 +653,7 @@ def test_a_notebook_shows_bars_too_unless_told_not_to(trained, monkeypatch):
             asked.append(bool(options["disable"]))
             super().__init__(**options | {"disable": True})
 
-    monkeypatch.setattr(progress, "tqdm", Bar)
+    monkeypatch.setattr(progress_bar, "tqdm", Bar)
     for value in ("0", "1"):
         monkeypatch.setenv("TQDM_DISABLE", value)
         trained(epochs=0)

@@ -11,8 +11,8 @@ from unlearnkit import figures, verdicts
 from unlearnkit.judging import Rule, judge
 from unlearnkit.metrics import ID
 from unlearnkit.publish import publish
-from unlearnkit.tables.frames import COLUMNS
 from unlearnkit.tables.saving import latex, markdown
+from unlearnkit.tidy import COLUMNS
 
 SEEDS = (0, 1, 2)
 LOSSES = (10.0, 20.0)  # of accuracy, at each ε > 0
@@ -203,12 +203,28 @@ def test_c2_follows_the_order_of_gap_and_drop(sign, verdict):
 
 
 def test_c1_and_c2_are_judged_under_every_reading():
-    table = verdicts.by_reading(study([m for seed in SEEDS for m in ordered(seed)]))
-    assert set(table["Claim"]) == {"C1", "C2"} and "Key" not in table
-    c2 = table[table["Claim"] == "C2"]
-    assert list(c2["Reading"]) == ["std", "variance"]
-    assert list(c2["Verdict"]) == ["supported", "not supported"]
-    assert c2["Measured"].str.contains("held fixed").all()
+    both = [(seed, a) for seed in SEEDS for a in ("resnet50", "small_vit")]
+    early = {"progress": 0.25, "gap": 0.5, "accuracy": 50.0, "losses": (2.5, 2.5)}
+    models = [m for seed, a in both for m in ordered(seed, architecture=a)]
+    models += [model("original", seed, architecture=a, **early) for seed, a in both]
+    whole, table = study(models), verdicts.by_reading(study(models))
+    keys = list(dict.fromkeys(zip(table["Claim"], table["Architecture"], strict=True)))
+    places = ("ResNet50", "SmallViT", "all, ranked within each")
+    assert keys == [("C1", a) for a in places[:2]] + [("C2", a) for a in places]
+    assert list(table["Reading"]) == ["std", "variance"] * len(keys)
+    judged = verdicts.table5(whole)
+    judged = judged[(judged["Key"] == "yes") & judged["Claim"].isin(["C1", "C2"])]
+    std = table[table["Reading"] == "std"]
+    for name in ("Measured", "Value", "Low", "High", "Seeds", "Verdict"):
+        assert std[name].tolist() == judged[name].tolist(), name
+    turned = table[table["Reading"] == "variance"]
+    assert turned["Value"].tolist() == pytest.approx([-value for value in std["Value"]])
+    assert std["Verdict"].tolist() == ["not supported"] * 2 + ["supported"] * 3
+    assert turned["Verdict"].tolist() == ["supported"] * 2 + ["not supported"] * 3
+
+
+def test_a_study_without_models_has_no_verdict_under_any_reading():
+    assert verdicts.by_reading(study([])).empty
 
 
 def test_c2_the_untrained_network_does_not_count():

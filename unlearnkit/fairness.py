@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, unknown
 from .models import norm_layers
 
 READINGS = ("std", "variance", "channel_std", "trimmed_std")
@@ -30,7 +30,7 @@ def class_sigma(
     the norm), in evaluation mode and one float32 forward pass. Spread is that of the population
     (divided by n). Per layer, class and channel only count, mean and sum of squared deviations (M2)
     are kept, in float64, and merged batch by batch (Chan, Golub and LeVeque, 1979), and two numbers
-    an image; no activation is stored.
+    for each image and layer; no activation is stored.
 
     Parameters
     ----------
@@ -48,14 +48,15 @@ def class_sigma(
         L layers in the order of `norm_layers`, C classes.
         'std' (sigma of the fairness-gap as we read it): over samples, channels and positions
         pooled; 'variance': its square; 'channel_std': mean over channels of the standard deviation
-        over samples and positions; 'trimmed_std': as 'std', about the same mean, without the
-        1 % of the class's images (one in `TRIMMED`, rounded up, never all) that are furthest from
-        it in the mean square: beside 'std' it tells how much of that a few images make.
+        over samples and positions; 'trimmed_std': 'std' without the 1 % of the class's images (one
+        in `TRIMMED`, rounded up, never all) that are furthest from its mean in the mean square, at
+        that layer. Small classes lose a larger part: compare classes of one size.
 
     Raises
     ------
     UserError
-        Images not uint8, labels that do not fit, a class without images, or no normalisation layer.
+        Images not uint8, labels that do not fit, a class without images, no normalisation layer,
+        or one that the forward pass leaves out.
     """
     _check(images, labels, num_classes, batch_size)
     layers = norm_layers(model)
@@ -76,6 +77,9 @@ def class_sigma(
             for meter in meters.values():
                 meter.labels = batch_labels
             model(images[part].to(device).float().div_(255))
+    unused = [layer.name for layer in layers if meters[layer.module].count is None]
+    if unused:
+        raise UserError(f"normalisation layer {unused[0]} takes no part in the forward pass")
     readings = {module: meter.readings() for module, meter in meters.items()}
     return {r: torch.stack([readings[layer.module][r] for layer in layers]) for r in READINGS}
 
@@ -97,6 +101,13 @@ def balanced(labels: Tensor, per_class: int | None, num_classes: int, seed: int)
     return order[(first[:, None] + torch.arange(take)).flatten()].sort().values
 
 
+def check_reading(reading: str) -> str:
+    """Return `reading`, if it is one of `READINGS`; raise a `UserError` that names them if not."""
+    if reading not in READINGS:
+        raise unknown("reading of σ", reading, READINGS)
+    return reading
+
+
 def fairness_gap(sigma: Tensor) -> Tensor:
     """Return max - min of sigma [..., C] over the classes, as [...]."""
     return sigma.amax(-1) - sigma.amin(-1)
@@ -115,7 +126,7 @@ class _Meter:
         self.num_classes = num_classes
         self.labels: Tensor | None = None
         self.count: Tensor | None = None
-        self.images: list[Tensor] = []
+        self.images: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         means, m2, positions = self._per_sample(output)
@@ -124,7 +135,7 @@ class _Meter:
         means, m2, labels = means.double(), m2.double(), self.labels.to(means.device)
         pooled = means.mean(1, keepdim=True)
         around = (m2 / positions + (means - pooled).square()).mean(1)
-        self.images.append(torch.stack([pooled.squeeze(1), around, labels.double()]).cpu())
+        self.images.append((pooled.squeeze(1), around, labels))
         # a product with the one-hot labels sums by class, in an order that is fixed on a GPU too
         hot = nn.functional.one_hot(labels, self.num_classes).T.double()
         count = hot.sum(1, keepdim=True)
@@ -176,21 +187,21 @@ class _Meter:
             "std": pooled.sqrt(),
             "variance": pooled,
             "channel_std": variance.sqrt().mean(1),
-            "trimmed_std": self._trimmed(self.mean.mean(1).cpu()).sqrt(),
+            "trimmed_std": self._trimmed().sqrt(),
         }
         return {reading: value.cpu() for reading, value in values.items()}
 
-    def _trimmed(self, center: Tensor) -> Tensor:
-        """Return the variance about `center` [C] without each class's furthest images [C]."""
-        mean, around, labels = torch.cat(self.images, 1)
-        labels = labels.long()
-        distance = around + (mean - center[labels]).square()
+    def _trimmed(self) -> Tensor:
+        """Return the pooled variance of each class without its furthest images [C]."""
+        pooled, around, labels = (torch.cat(part) for part in zip(*self.images, strict=True))
+        off = pooled - self.mean.mean(1)[labels]
+        distance = around + off.square()
         found = []
         for index in range(self.num_classes):
-            ordered = distance[labels == index].sort().values
-            left_out = -(-len(ordered) // TRIMMED)
-            found.append(ordered[: max(1, len(ordered) - left_out)].mean())
-        return torch.stack(found)
+            mine = (labels == index).nonzero().flatten()
+            kept = mine[distance[mine].argsort()][: max(1, len(mine) - -(-len(mine) // TRIMMED))]
+            found.append(distance[kept].mean() - off[kept].mean().square())
+        return torch.stack(found).clamp(min=0)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearnkit import attacks, fairness, measuring, metrics, models
+from unlearnkit import attacks, measuring, metrics, models
 from unlearnkit.cells import Cell
 from unlearnkit.data import ImageData, load
 from unlearnkit.errors import UserError
@@ -108,7 +108,6 @@ class Lab:
         spread = {
             **tested,
             "images_per_class": measure["fairness_images_per_class"],
-            "readings": list(fairness.READINGS),
             "seed": cell.seed,
         }
         stages.append(Stage("fairness", spread, self._doing(measuring.spread, cell)))

@@ -7,7 +7,7 @@ from typing import Any
 from unlearnkit import figures, tables, verdicts
 from unlearnkit.errors import unknown
 from unlearnkit.observations import observations
-from unlearnkit.readings import concentration, readings
+from unlearnkit.readings import outliers, readings
 
 
 def _attack(study: Any) -> str:
@@ -25,14 +25,15 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table4_layerwise": _with_attack(tables.table4),
     "table_observations": observations,
     "table_readings": readings,
-    "table_concentration": concentration,
+    "table_outliers": outliers,
     "table5_verdicts": verdicts.table5,
+    "table5_by_reading": verdicts.by_reading,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),
     "fig1_fairness_gap_trimmed": (
-        partial(figures.fairness_gap, reading="trimmed_std"),
-        partial(figures.fairness_gap_data, reading="trimmed_std"),
+        partial(figures.fairness_gap, reading="trimmed_std", published=False),
+        partial(figures.fairness_gap_data, reading="trimmed_std", published=False),
     ),
     "fig2_robustness": (_with_attack(figures.robustness), _with_attack(figures.robustness_data)),
     "fig3_conjectures": (_with_attack(figures.conjectures), _with_attack(figures.conjectures_data)),

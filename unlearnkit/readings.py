@@ -1,4 +1,4 @@
-"""The readings of σ: which is nearest to the published Figure 1, and how few images carry it."""
+"""The readings of σ: which is nearest to the published Figure 1, and what outlying images make."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ from unlearnkit.tables.frames import (
     architecture_title,
     arranged,
     caption,
+    forget_title,
     method_title,
     rows,
     study_methods,
@@ -23,6 +24,9 @@ CANDIDATES = ("std", "variance", "channel_std")  # what the publication may have
 REFERENCES = ("original", "retrain")  # what no approximate algorithm has touched
 COLUMNS = ("Architecture", "Method", "Reading", "Ours, median", "Published, median")
 COLUMNS += ("Ours / published", "Distance (decades)", "ρ over layers", "Layers", "Seeds")
+
+OUTLIERS = ("Architecture", "Method", "Last-layer gap", "Last-layer gap, trimmed")
+OUTLIERS += ("Trimmed / all (%)", "Layers below 50 % (%)", "Seeds")
 
 
 def readings(s: Any, forget: str | None = None) -> pd.DataFrame:
@@ -74,8 +78,8 @@ def nearest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["Architecture", "Method", "In size", "In shape"])
 
 
-def concentration(s: Any, forget: str | None = None) -> pd.DataFrame:
-    """Return how much of each fairness-gap is made by 1 % of the images.
+def outliers(s: Any, forget: str | None = None) -> pd.DataFrame:
+    """Return how much of the fairness-gap is left without the images that are furthest off.
 
     Parameters
     ----------
@@ -86,40 +90,33 @@ def concentration(s: Any, forget: str | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Architecture, Method, and as `Spread` over seeds: the last layer's gap under 'std', under
-        'trimmed_std' (without the 1 % of each class's images that are furthest from its mean),
-        their ratio in %, and the part of all layers (%) in which it is below a half.
+        Architecture, Method, Seeds, and as `Spread` over seeds: the last layer's gap under 'std'
+        and under 'trimmed_std', the second in percent of the first, and the part of all layers (%)
+        in which that is below 50. Models without the trimmed reading have no row.
     """
-    gap = rows(s, "gap", scope="all", progress=1.0)
-    gap = gap[gap["forget"] == default_forget(s, forget)]
-    wide = gap.pivot_table(
-        index=["architecture", "method", "seed", "layer_index"], columns="reading", values="gap"
-    ).reindex(columns=["std", "trimmed_std"])
-    wide["ratio"] = 100 * wide["trimmed_std"] / wide["std"]
-    numbers = (
-        "Last layer: gap",
-        "without 1 % of the images",
-        "left of it (%)",
-        "layers with less than half left (%)",
-    )
+    forget = default_forget(s, forget)
+    gap = rows(s, "gap", scope="all", progress=1.0, forget=forget)
+    index = ["architecture", "method", "seed", "layer_index"]
+    both = gap.set_index([*index, "reading"])["gap"].astype(float).unstack("reading")
+    both = both.reindex(columns=["std", "trimmed_std"]).dropna()
+    both["left"] = 100 * both["trimmed_std"] / both["std"]
     found = []
-    for architecture in arranged(ARCHITECTURES, gap["architecture"]):
-        ours = wide.loc[architecture]
-        last = ours.xs(ours.index.get_level_values("layer_index").max(), level="layer_index")
-        below = (ours["ratio"] < 50).astype(float).where(ours["ratio"].notna())
-        few = 100 * below.groupby(level=["method", "seed"]).mean()
+    for architecture in arranged(ARCHITECTURES, both.index.get_level_values("architecture")):
+        layers = both.loc[architecture]
+        last = layers.xs(layers.index.get_level_values("layer_index").max(), level="layer_index")
+        low = 100 * (layers["left"] < 50).groupby(level=["method", "seed"]).mean()
         for method in arranged(study_methods(s), last.index.get_level_values("method")):
-            at = last.loc[method]
-            values = (at["std"], at["trimmed_std"], at["ratio"], few.loc[method])
-            spreads = map(mean_std, values, (2, 2, 1, 0))
+            seeds = last.loc[method]
+            columns = (seeds["std"], seeds["trimmed_std"], seeds["left"], low.loc[method])
+            spreads = map(mean_std, columns, (3, 3, 1, 0))
             names = (architecture_title(architecture), method_title(method))
-            found.append((*names, *spreads, len(at)))
-    table = pd.DataFrame(found, columns=["Architecture", "Method", *numbers, "Seeds"])
+            found.append((*names, *spreads, len(seeds)))
+    table = pd.DataFrame(found, columns=list(OUTLIERS))
     table.attrs["caption"] = caption(
         s,
-        "How much of the fairness-gap a few images make: at the last normalisation layer, over all "
-        "test images and without the 1 % of each class that are furthest from its mean; mean ± std "
-        "over seeds.",
+        f"Fairness-gap at the last normalisation layer, forget set {forget_title(forget)}, of all "
+        "images and trimmed: without the 1 % of each class (at least one image, chosen at each "
+        "layer) that are furthest from its mean. Mean ± std over seeds.",
     )
     return table
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from unlearnkit.results import Results
 
+COMPARED = ("std", "channel_std", "trimmed_std")  # variance is the square of std
+
 VERDICTS = ("identical", "within tolerance", "different", "not committed", "not computed")
 
 
@@ -95,9 +97,10 @@ def _distances(
                 moved = 100 * abs(sum(right) - sum(expected)) / sum(counts["n"])
                 yield f"{name} at {epsilon:g}/255", moved / points
     elif kind == "fairness":
-        rows = zip(value["layers"], value["std"], reference["std"], strict=True)
-        for layer, row, expected in rows:
-            yield layer, _row_distance(row, expected) / ratio
+        for reading in (name for name in COMPARED if name in value):
+            rows = zip(value["layers"], value[reading], reference[reading], strict=True)
+            for layer, row, expected in rows:
+                yield f"{reading} {layer}", _row_distance(row, expected) / ratio
     else:
         for name, number in value.get("log", {}).items():
             yield name, _row_distance([number], [reference["log"][name]]) / ratio

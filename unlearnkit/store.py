@@ -30,7 +30,7 @@ STAGE_VERSIONS = {
     "original": 1,
     "unlearn": 1,
     "quality": 1,
-    "fairness": 1,
+    "fairness": 2,
     "robustness": 1,
     "adversarial": 1,
     "transfer": 1,

@@ -20,17 +20,9 @@ from unlearnkit.metrics import ID
 from unlearnkit.plan import make_plan
 from unlearnkit.profile import Profile, load_profile
 from unlearnkit.results import Results
-from unlearnkit.rows import (
-    COLUMNS,
-    gap_rows,
-    log_rows,
-    ordered,
-    quality_rows,
-    robust_rows,
-    sigma_rows,
-)
 from unlearnkit.store import Store, default_folder, output_folder
 from unlearnkit.sweeps import read_sweep
+from unlearnkit.tidy import frame, gap_rows, log_rows, quality_rows, robust_rows, sigma_rows
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,7 @@ class Study:
 
     @cached_property
     def quality(self) -> pd.DataFrame:
-        return self._frame("quality", quality_rows)
+        return frame("quality", self._rows("quality", quality_rows))
 
     @cached_property
     def cost(self) -> pd.DataFrame:
@@ -163,7 +155,7 @@ class Study:
             for stage in record.stages
             if stage["stage"] in ("original", "unlearn")
         )
-        return ordered(rows, COLUMNS["cost"])
+        return frame("cost", rows)
 
     @property
     def speed(self) -> pd.DataFrame:
@@ -187,31 +179,29 @@ class Study:
 
     @cached_property
     def sigma(self) -> pd.DataFrame:
-        return self._frame("fairness", sigma_rows, "sigma")
+        return frame("sigma", self._rows("fairness", sigma_rows))
 
     @cached_property
     def gap(self) -> pd.DataFrame:
-        return self._frame("fairness", gap_rows, "gap")
+        return frame("gap", self._rows("fairness", gap_rows))
 
     @cached_property
     def robust(self) -> pd.DataFrame:
         white = self._rows("robustness/", lambda stage: robust_rows(stage, "white-box"))
         moved = self._rows("transfer/", lambda stage: robust_rows(stage, "transfer"))
-        return ordered([*white, *moved], COLUMNS["robust"])
+        return frame("robust", [*white, *moved])
 
     @cached_property
     def log(self) -> pd.DataFrame:
-        return self._frame("unlearn", log_rows, "log")
+        return frame("log", self._rows("unlearn", log_rows))
 
     def _rows(self, prefix: str, rows_of: Any) -> Iterator[dict[str, Any]]:
         for record in self.results.records:
+            cell = asdict(record.cell)
             for stage in record.stages:
                 if stage["stage"].startswith(prefix):
                     for row in rows_of(stage):
-                        yield asdict(record.cell) | row
-
-    def _frame(self, stage: str, rows_of: Any, columns: str | None = None) -> pd.DataFrame:
-        return ordered(self._rows(stage, rows_of), COLUMNS[columns or stage])
+                        yield cell | row
 
 
 def open_lab(profile: Profile, dataset: str | None = None, *, device: str | None = None) -> Lab:

@@ -28,7 +28,7 @@ from unlearnkit.batches import batch_sizes, cut, has_bf16, keep_pages
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import MemoryCount, SavedBytes, prefers_channels_last
-from unlearnkit.progress import epoch_bar, show
+from unlearnkit.progress_bar import epoch_bar, show
 from unlearnkit.recipe import Recipe
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream

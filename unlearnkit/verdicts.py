@@ -144,24 +144,34 @@ def table5(s: Any, *, reading: str = "std", attack: str | None = None) -> pd.Dat
 
 
 def by_reading(s: Any, *, attack: str | None = None) -> pd.DataFrame:
-    """Return the key rows of C1 and C2 under every reading of σ.
+    """Return the key rows of C1 and C2 under every reading of σ that the study has.
+
+    Parameters
+    ----------
+    s : Study
+    attack : str, optional
+        As for `table5`.
 
     Returns
     -------
     DataFrame
-        Claim, Architecture, Measured, Reading, Value, Low, High (95 % Student t), Seeds, Verdict.
+        Claim, Architecture, Measured, Reading, Value, Low, High (95 %), Seeds, Verdict.
     """
-    parts = []
+    attack = attack or s.profile["report"]["attack"]
+    judged = []
     for reading in READINGS:
-        table = table5(s, reading=reading, attack=attack)
-        chosen = table[table["Claim"].isin(["C1", "C2"]) & (table["Key"] == "yes")]
-        parts.append(chosen.assign(Reading=reading))
-    keys = ["Claim", "Architecture", "Measured"]
-    found = pd.concat(parts).drop(columns=["Key", CHANGE])
-    rank = {key: n for n, key in enumerate(dict.fromkeys(found[keys].itertuples(index=False)))}
-    place = [rank[key] for key in found[keys].itertuples(index=False)]
-    ordered = found.iloc[np.argsort(place, kind="stable")]
-    return ordered[[*keys, "Reading", *COLUMNS[4:]]].reset_index(drop=True)
+        models = _models(s, reading, attack)
+        for row in (*_c1(models), *_c2(models, attack)):
+            if row.key:
+                names = (row.claim, row.architecture, row.measured)
+                verdict = judge(row.values, row.rule)
+                judged.append((*names, reading, *(verdict[name] for name in COLUMNS[4:])))
+    first = dict.fromkeys(row[:3] for row in judged)
+    ordered = [row for names in first for row in judged if row[:3] == names]
+    table = pd.DataFrame(ordered, columns=["Claim", *COLUMNS[2:4], "Reading", *COLUMNS[4:]])
+    text = "What C1 and C2 rest on, under each reading of σ; rule and interval as in Table 5."
+    table.attrs["caption"] = caption(s, text)
+    return table
 
 
 def excess_by_epsilon(s: Any, *, attack: str | None = None) -> pd.DataFrame:

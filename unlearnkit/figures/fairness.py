@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from unlearnkit.fairness import check_reading
 from unlearnkit.figures import style
 from unlearnkit.figures.style import KitFigure, Look
 from unlearnkit.stats import over_seeds
@@ -23,7 +24,9 @@ from unlearnkit.tables.frames import (
 
 PUBLISHED = Path(__file__).parent.parent / "paper_fairness_gap.csv"
 LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
-TRIMMED_WORDS = "trimmed std: without the 1 % of each class's images furthest from its mean"
+TRIMMED_WORDS = (
+    "trimmed std: without the 1 % of each class's images, at least one, furthest from its mean"
+)
 KEYS = ["architecture", "forget", "method", "layer_index", "layer_name"]
 # First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
 GROUPS = {
@@ -42,7 +45,7 @@ def fairness_gap_data(
     maximum over seeds), std, n, and published, reading_error (NaN where the publication's curve
     is hidden or has another number of layers).
     """
-    gap = rows(s, "gap", scope="all", progress=1.0, reading=reading)
+    gap = rows(s, "gap", scope="all", progress=1.0, reading=check_reading(reading))
     gap = gap[gap["forget"] == style.default_forget(s, forget)]
     table = over_seeds(gap, KEYS, "gap")
     paper = pd.read_csv(PUBLISHED).rename(columns={"fairness_gap": "published"})
@@ -81,7 +84,7 @@ def fairness_gap(
     for ax in axes[max(len(panels), 1) :]:
         ax.set_axis_off()
     if not panels:
-        style.note(axes[0], f"no fairness-gap ({reading}) stored for this forget set")
+        style.note(axes[0], f"no fairness-gap ({reading}) was measured for this forget set")
         style.footer(fig, s, style.forget_words(forget).capitalize() + ".")
         return fig
     for index, (ax, (title, part)) in enumerate(zip(axes, panels, strict=False)):

@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from unlearnkit.figures import style
 from unlearnkit.figures.style import KitFigure, Look
 from unlearnkit.metrics import ID
+from unlearnkit.scopes import SCOPES
 from unlearnkit.stats import over_seeds
 from unlearnkit.tables.frames import (
     ARCHITECTURES,
-    SCOPES,
     architecture_title,
     arranged,
     attack_title,

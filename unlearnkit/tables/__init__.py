@@ -13,12 +13,12 @@ import pandas as pd
 from unlearnkit import metrics
 from unlearnkit.errors import unknown
 from unlearnkit.metrics import ID
+from unlearnkit.scopes import SCOPES
 from unlearnkit.stats import mean_std
 from unlearnkit.tables.frames import (
     ARCHITECTURES,
     ATTACKS,
     QUANTITIES,
-    SCOPES,
     TITLES,
     architecture_title,
     arranged,

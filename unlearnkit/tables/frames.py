@@ -8,17 +8,11 @@ import pandas as pd
 
 from unlearnkit import metrics
 from unlearnkit.attacks import attack_names, get_attack
+from unlearnkit.fairness import check_reading
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import ID
+from unlearnkit.tidy import COLUMNS
 
-COLUMNS = {
-    "quality": [*ID, "metric", "value"],
-    "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
-    "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
-    "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
-    "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
-    "log": [*ID, "name", "value"],
-}
 # The published figure's legend order; a method that is not here follows, upper-cased.
 TITLES = {
     "original": "Original",
@@ -37,7 +31,6 @@ ATTACKS = {
     "pgd": "PGD",
     "autoattack": "AutoAttack (torchattacks)",
 }
-SCOPES = ("all", "first", "intermediate", "last")
 QUANTITIES = {
     "accuracy": "Robust accuracy ↑",
     "drop": "Drop ↓",
@@ -123,7 +116,7 @@ def summaries(
     parts[0] = parts[0][[*ID, "accuracy"]]
     gaps = metrics.average_gap(quality) if len(quality) else quality.assign(average_gap=[])
     parts.append(gaps[[*ID, "average_gap"]])
-    gap = rows(s, "gap", reading=reading).sort_values("layer_index")
+    gap = rows(s, "gap", reading=check_reading(reading)).sort_values("layer_index")
     layers = gap.groupby(ID, sort=False)["gap"]
     parts.append(layers.agg(gap_mean="mean", gap_max="max", gap_last="last").reset_index())
     parts.append(_drops(s, attack, epsilon))

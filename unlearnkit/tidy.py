@@ -10,18 +10,18 @@ from unlearnkit.fairness import READINGS, fairness_gap
 from unlearnkit.metrics import ID
 
 COLUMNS = {
-    "quality": ["metric", "value"],
-    "cost": ["seconds", "training_memory", "peak_memory", "parameters"],
-    "sigma": ["reading", "layer_index", "layer_name", "class_index", "sigma"],
-    "gap": ["reading", "layer_index", "layer_name", "gap"],
-    "robust": ["attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
-    "log": ["name", "value"],
+    "quality": [*ID, "metric", "value"],
+    "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
+    "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
+    "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
+    "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
+    "log": [*ID, "name", "value"],
 }
 
 
-def ordered(rows: Iterable[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Return `rows` as a frame of the columns that name a model and `columns`, even if empty."""
-    return pd.DataFrame(list(rows), columns=[*ID, *columns])
+def frame(name: str, rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return `rows` as the study's frame `name`, with its columns even if there is no row."""
+    return pd.DataFrame(list(rows), columns=COLUMNS[name])
 
 
 def quality_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -37,7 +37,7 @@ def log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield σ, one row for each reading, layer and class."""
+    """Yield σ, one row for each reading that was measured, layer and class."""
     value = stage["value"]
     for reading in (name for name in READINGS if name in value):
         for index, layer in enumerate(value["layers"]):
@@ -52,7 +52,7 @@ def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the fairness-gap, one row for each reading and layer."""
+    """Yield the fairness-gap, one row for each reading that was measured and layer."""
     value = stage["value"]
     for reading in (name for name in READINGS if name in value):
         gaps = fairness_gap(torch.tensor(value[reading], dtype=torch.float64)).tolist()

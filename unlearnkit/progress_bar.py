@@ -22,13 +22,13 @@ def epoch_bar(name: str, epochs: int, start: int) -> tqdm:
     )
 
 
-def show(bar: tqdm, epochs: float, tally: Tensor) -> None:
-    """Move `bar` to `epochs` done; `tally`: losses summed with decay 0.9, hits, images seen."""
+def show(bar: tqdm, done: float, tally: Tensor) -> None:
+    """Move `bar` to `done` epochs; `tally`: losses summed with decay 0.9, hits, images seen."""
     if bar.disable:
         return
     # A tenth of a sum with decay 0.9 is the mean.
     loss, hits, seen = tally.tolist()
     accuracy = f"  accuracy {100 * hits / seen:.1f} %" if seen else ""
     bar.set_postfix_str(f"loss {loss / 10:.3f}{accuracy}", refresh=False)
-    bar.n = epochs
+    bar.n = done
     bar.update(0)
