@@ -51,6 +51,7 @@ class Lab:
         device: torch.device | str = "cpu",
         deadline: float | None = None,
     ) -> None:
+        commit()  # asked once, now: the files may change while this process computes
         self.profile, self.store = profile, store
         self.device = torch.device(device)
         self.deadline = deadline
