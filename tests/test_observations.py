@@ -245,6 +245,8 @@ def test_the_nearest_reading_is_named_for_size_and_shape():
     assert best.loc[("ResNet50", "Retrain"), "In shape"] == "std, channel_std"
     assert best.loc[("SmallViT", "Original"), "In shape"] == "–"
     assert (best.loc["ResNet50", "In size"] != "channel_std").all()
+    against = nearest(readings(invented(mirrored()))).set_index(["Architecture", "Method"])
+    assert against.loc[("ResNet50", "Retrain"), "In shape"] == "–", "no reading has the shape"
     assert list(best.index.names) == ["Architecture", "Method"]
 
 

@@ -181,6 +181,14 @@ def test_table3_drop_and_excess_by_hand(study):
         tables.table3(study, quantities=["speed"])
 
 
+@pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
+def test_forget_sets_keep_the_order_of_the_study(forgets):
+    s = synthetic(("small_vit",), forgets, scopes=("all", "last"), seeds=(0,), attacks=("pgd",))
+    titles = [forget_title(name) for name in forgets]
+    for table in (tables.table2(s), tables.table3(s), tables.table4(s)):
+        assert list(dict.fromkeys(table["Forget set"])) == titles
+
+
 def test_table4_ratios_and_layers_by_hand(study):
     table = tables.table4(study)
     row = table[(table["Architecture"] == "ResNet50") & (table["Method"] == "CF")]

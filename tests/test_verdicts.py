@@ -100,6 +100,12 @@ def losses(excess):
         ([-1, -1, -1], Rule("below", 0.0), "supported"),
         ([0, 0, 0], Rule("above", 0.0), "undecided"),
         ([10, 10.01], Rule("above", 0.0), "undecided"),
+        ([-0.1, 0, 0.1], Rule("within", 0.9), "supported"),
+        ([-0.5, -0.6, -0.7], Rule("within", 0.9), "supported"),
+        ([-1.5, -1.6, -1.7], Rule("within", 0.9), "not supported"),
+        ([1.5, 1.6, 1.7], Rule("within", 0.9), "not supported"),
+        ([-0.7, -0.8, -0.9], Rule("within", 0.9), "undecided"),
+        ([-1, 0, 1], Rule("within", 0.9), "undecided"),
         ([10], Rule("above", 0.0), "undecided"),
         ([], Rule("above", 0.0), "undecided"),
         ([10, 11, np.nan, np.inf], Rule("above", 0.0), "undecided"),
@@ -389,7 +395,11 @@ def test_c3_names_the_forget_set_where_there_are_several_and_leaves_classes_out(
 
 @pytest.mark.parametrize(
     ("sizes", "rho", "verdict"),
-    [((1, -2, 3, -4), 1.0, "not supported"), ((2, -4, 1, -3), 0.0, "supported")],
+    [
+        ((1, -2, 3, -4), 1.0, "not supported"),
+        ((4, -3, 2, -1), -1.0, "not supported"),
+        ((2, -4, 1, -3), 0.0, "supported"),
+    ],
 )
 def test_c4_asks_whether_clean_metrics_stand_in_for_robustness(sizes, rho, verdict):
     excesses = {name: (size,) * 3 for name, size in zip(EXCESSES, sizes, strict=True)}

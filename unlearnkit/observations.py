@@ -116,7 +116,8 @@ def observations(s: Any, forget: str | None = None, reading: str = "std") -> pd.
     table = pd.DataFrame(found, columns=list(COLUMNS))
     table.attrs["caption"] = caption(
         s,
-        "What is seen in the published figure, and in ours (mean over seeds). In brackets: of "
+        "What is seen in the published figure, and in ours (mean over seeds; where curves part: "
+        "every layer that occurs among them). In brackets: of "
         "published values, which are read off the figure, the range of the reading error; of ours, "
         "the 95 % t interval over seeds. Undecided: fewer than three seeds, or seeds that "
         "disagree.",

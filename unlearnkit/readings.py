@@ -67,12 +67,14 @@ def readings(s: Any, forget: str | None = None) -> pd.DataFrame:
 def nearest(table: pd.DataFrame) -> pd.DataFrame:
     """Return which reading in a table of `readings` is nearest to the published curve.
 
-    In size: the smallest distance; in shape: the largest ρ. Equally near ones are all named.
+    In size: the smallest distance; in shape: the largest ρ, if it is above 0. Equally near ones are
+    all named.
     """
     found = []
     for names, part in table.groupby(["Architecture", "Method"], sort=False):
         size = part["Distance (decades)"] == part["Distance (decades)"].min()
-        shape = part["ρ over layers"] == part["ρ over layers"].max()
+        rho = part["ρ over layers"]
+        shape = (rho == rho.max()) & (rho > 0)
         best = (", ".join(part.loc[which, "Reading"]) or MISSING for which in (size, shape))
         found.append((*names, *best))
     return pd.DataFrame(found, columns=["Architecture", "Method", "In size", "In shape"])

@@ -161,7 +161,9 @@ def _main_table(s: Any) -> str:
         f"the four from Retrain's. Drop: clean − robust accuracy under {attack}, averaged over "
         "every ε at which all models were attacked, and its excess over Retrain's. All differences "
         "are in percentage points. Fairness-gap: mean over layers. RTE: seconds of the algorithm "
-        f"alone ({machine['device']}, models side by side: {machine['workers']})."
+        f"alone ({machine['device']}, models side by side: {machine['workers']}). Where "
+        "Retrain's RA is far from 100, UA, MIA and average gap tell little: the network does not "
+        "fit what it has seen."
     )
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
 

@@ -59,6 +59,7 @@ def _wide(
     """Lay `long` (ID, metric, value) out: one row for each of `keys`, one `Spread` a metric."""
     known = {
         "architecture": list(ARCHITECTURES),
+        "forget": rows(s, "quality")["forget"].unique(),
         "method": study_methods(s),
         "scope": list(SCOPES),
         "attack": list(ATTACKS),
