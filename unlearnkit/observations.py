@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.fairness import check_reading
 from unlearnkit.figures.fairness import GROUPS, LARGE, LAYERS, PUBLISHED
 from unlearnkit.figures.style import default_forget
 from unlearnkit.judging import SEEDS
@@ -47,8 +46,7 @@ def curves(s: Any, architecture: str, forget: str | None, reading: str) -> Curve
 
     That is: not the same number of layers, or no method in common.
     """
-    gap = rows(s, "gap", architecture=architecture, scope="all", progress=1.0)
-    gap = gap[gap["reading"] == check_reading(reading)]
+    gap = rows(s, "gap", architecture=architecture, scope="all", progress=1.0, reading=reading)
     gap = gap[gap["forget"] == default_forget(s, forget)]
     published = pd.read_csv(PUBLISHED)
     published = published[published["architecture"] == architecture]

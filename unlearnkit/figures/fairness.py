@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from unlearnkit.fairness import check_reading
 from unlearnkit.figures import style
 from unlearnkit.figures.style import KitFigure, Look
 from unlearnkit.stats import over_seeds
@@ -45,7 +44,7 @@ def fairness_gap_data(
     maximum over seeds), std, n, and published, reading_error (NaN where the publication's curve
     is hidden or has another number of layers).
     """
-    gap = rows(s, "gap", scope="all", progress=1.0, reading=check_reading(reading))
+    gap = rows(s, "gap", scope="all", progress=1.0, reading=reading)
     gap = gap[gap["forget"] == style.default_forget(s, forget)]
     table = over_seeds(gap, KEYS, "gap")
     paper = pd.read_csv(PUBLISHED).rename(columns={"fairness_gap": "published"})

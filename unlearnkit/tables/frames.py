@@ -78,6 +78,8 @@ def study_methods(s: Any) -> list[str]:
 
 def rows(s: Any, name: str, **equal: Any) -> pd.DataFrame:
     """Return the rows of frame `name` where each column of `equal` is (or is one of) the value."""
+    if "reading" in equal:
+        check_reading(equal["reading"])
     frame = getattr(s, name, None)
     if frame is None or frame.empty:
         return pd.DataFrame(columns=COLUMNS[name])
@@ -116,7 +118,7 @@ def summaries(
     parts[0] = parts[0][[*ID, "accuracy"]]
     gaps = metrics.average_gap(quality) if len(quality) else quality.assign(average_gap=[])
     parts.append(gaps[[*ID, "average_gap"]])
-    gap = rows(s, "gap", reading=check_reading(reading)).sort_values("layer_index")
+    gap = rows(s, "gap", reading=reading).sort_values("layer_index")
     layers = gap.groupby(ID, sort=False)["gap"]
     parts.append(layers.agg(gap_mean="mean", gap_max="max", gap_last="last").reset_index())
     parts.append(_drops(s, attack, epsilon))
