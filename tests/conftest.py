@@ -8,10 +8,10 @@ import torch
 
 from unlearnkit import models
 from unlearnkit.data import ImageData
+from unlearnkit.data.splits import make_split
 from unlearnkit.methods import METHODS
-from unlearnkit.recipe import Recipe
-from unlearnkit.split import make_split
-from unlearnkit.training import train
+from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.run import train
 
 matplotlib.use("Agg")
 torch.set_num_threads(2)

@@ -11,14 +11,13 @@ from unittest import mock
 import pytest
 import torch
 
-from unlearnkit.cells import Cell, cells_of
-from unlearnkit.compute import Outcome, compute
 from unlearnkit.data import ImageData
-from unlearnkit.lab import Lab, load_data
-from unlearnkit.plan import make_plan
-from unlearnkit.profile import FOLDER, Profile, load_profile
-from unlearnkit.results import Record, Results
-from unlearnkit.store import Store
+from unlearnkit.results import Cell, Record, Results
+from unlearnkit.study.compute import Outcome, compute
+from unlearnkit.study.lab import Lab, load_data
+from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.profile import FOLDER, Profile, load_profile
+from unlearnkit.study.store import Store
 
 PGD = {
     "name": "pgd",

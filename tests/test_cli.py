@@ -14,10 +14,12 @@ import torch
 from helpers_study import CF, VIT, tiny_values, whole_lab, write_profile
 from PIL import Image
 
-from unlearnkit import notebooks, publish, results
+from unlearnkit import results
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
+from unlearnkit.report import publish
+from unlearnkit.study import notebooks
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,7 +203,7 @@ def test_an_interruption_is_said(place, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unlearnkit.compute.compute", interrupt)
+    monkeypatch.setattr("unlearnkit.study.compute.compute", interrupt)
     assert main(["compute", "--profile", place.profile]) == 130
     assert capsys.readouterr().err == "unlearnkit: interrupted; what was done is stored\n"
 
@@ -397,7 +399,7 @@ def test_run_executes_notebooks_on_this_machines_results(computed, capsys, monke
     good = notebook(
         computed.project / "notebooks/00_good.ipynb",
         PARAMETERS,
-        "from unlearnkit.study import load_study\nstudy = load_study(profile, dataset)",
+        "from unlearnkit.report.study import load_study\nstudy = load_study(profile, dataset)",
         "print('cells:', len(study.results.records), 'of', study.name)",
     )
     bad = notebook(

@@ -8,10 +8,10 @@ from unlearnkit.errors import UserError
 from unlearnkit.fairness import (
     READINGS,
     balanced,
-    check_reading,
     class_sigma,
     fairness_gap,
 )
+from unlearnkit.report.tables.frames import check_reading
 
 CLASSES = 3
 SMALL = {

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unlearnkit import scopes, training
+from unlearnkit import scopes
+from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, bs, get, method, rl, salun, scrub, unlearn
 from unlearnkit.metrics import predictions
-from unlearnkit.split import make_split
-from unlearnkit.training import Run, TrainingDiverged
+from unlearnkit.training import run as training
+from unlearnkit.training.run import Run, TrainingDiverged
 
 ARCHITECTURES = ("resnet50", "small_vit")
 SCOPES = ("first", "intermediate", "last")

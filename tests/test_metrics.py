@@ -12,15 +12,14 @@ from torch.nn import functional as F
 
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import (
-    ID,
     MemoryCount,
     SavedBytes,
     accuracy,
-    average_gap,
-    excess,
     peak_memory,
     predictions,
 )
+from unlearnkit.report.tables.frames import average_gap, excess
+from unlearnkit.results import ID
 
 
 def conv_net():

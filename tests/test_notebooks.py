@@ -105,7 +105,7 @@ def test_train_lane_runs_every_notebook(trained):
 
 @pytest.mark.train_lane
 def test_train_lane_leaves_every_table_and_figure(trained):
-    from unlearnkit.publish import FIGURES, TABLES
+    from unlearnkit.report.publish import FIGURES, TABLES
 
     folder, _, _ = trained
     made = {path.name for path in (folder / "figures" / "smoke").iterdir()}
@@ -128,8 +128,8 @@ def test_train_lane_stores_everything(trained):
 @pytest.mark.train_lane
 def test_train_lane_results_are_sensible(trained):
     from unlearnkit import results
-    from unlearnkit.profile import load_profile
-    from unlearnkit.study import Study
+    from unlearnkit.report.study import Study
+    from unlearnkit.study.profile import load_profile
 
     folder, _, _ = trained
     place = folder / "artifacts" / "results" / "smoke"

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnkit.figures import PUBLISHED
-from unlearnkit.observations import _decide, _parts_at, curves, observations
-from unlearnkit.readings import nearest, outliers, readings
-from unlearnkit.tables.saving import latex, markdown, numeric
-from unlearnkit.tidy import COLUMNS
+from unlearnkit.report.figures import PUBLISHED
+from unlearnkit.report.observations import _decide, _parts_at, curves, observations
+from unlearnkit.report.readings import nearest, outliers, readings
+from unlearnkit.report.tables.saving import latex, markdown, numeric
+from unlearnkit.report.tidy import COLUMNS
 
 PAPER = pd.read_csv(PUBLISHED)
 NAMES = ["Architecture", "Observation"]
@@ -41,7 +41,9 @@ def invented(*seeds: pd.DataFrame, **readings: pd.DataFrame):
     gap = gap.assign(forget="random:0.1", scope="all", progress=1.0, layer_name="")
     frames = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
     frames["gap"] = gap.reindex(columns=COLUMNS["gap"])
-    return SimpleNamespace(profile=SimpleNamespace(name="quick"), dataset="digits", **frames)
+    return SimpleNamespace(
+        profile=SimpleNamespace(name="quick"), profile_name="quick", dataset="digits", **frames
+    )
 
 
 def trimmed(study):

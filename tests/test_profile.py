@@ -7,12 +7,12 @@ import pytest
 from helpers_study import VIT, tiny_profile, tiny_values, write_profile
 
 from unlearnkit.attacks import attack_names, attack_params
-from unlearnkit.cells import cells_of
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
-from unlearnkit.profile import FOLDER, TOP, load_profile, profile_names
-from unlearnkit.recipe import parse_hyperparameters
 from unlearnkit.results import study_name
+from unlearnkit.study.plan import cells_of
+from unlearnkit.study.profile import FOLDER, TOP, load_profile, profile_names
+from unlearnkit.training.recipe import parse_hyperparameters
 
 
 def changed(path, value):

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from unlearnkit import readme
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
-from unlearnkit.store import project_folder
-from unlearnkit.tidy import COLUMNS
+from unlearnkit.report import readme
+from unlearnkit.report.tidy import COLUMNS
+from unlearnkit.study.store import project_folder
 
 BLOCKS = ("figure", "main-table", "verdicts")
 TEXT = "".join(
@@ -44,7 +44,9 @@ def invented(forgets=("random:0.1", "class:3"), seeds=(0, 1)):
         "extent": "2 models",
         "hours": 1.25,
     }
-    return SimpleNamespace(profile=Settings(REPORT), results=results, **about, **frames)
+    return SimpleNamespace(
+        profile=Settings(REPORT), profile_name="quick", results=results, **about, **frames
+    )
 
 
 def _measure(found, ident, off):
@@ -186,13 +188,13 @@ def test_markers_have_to_be_there_once(name, change):
 
 def test_the_largest_committed_study_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "committed_folder", lambda name: tmp_path / name)
-    monkeypatch.setattr(readme, "read_study", lambda profile, folder: (profile.name, folder.name))
+    monkeypatch.setattr(readme, "read_study", lambda folder: folder.name)
     with pytest.raises(UserError, match="no results of paper, cifar10, quick"):
         readme.main_study()
     for name in ("quick", "cifar10", "paper"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.json").write_text("{}")
-        assert readme.main_study() == (name, name)
+        assert readme.main_study() == name
 
 
 def test_the_command_rewrites_the_file(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnkit import models, speed
+from unlearnkit import cost as speed
+from unlearnkit import models
 
 
 def test_flop_of_a_linear_layer_are_counted_by_hand():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from unlearnkit.data import ImageData
+from unlearnkit.data.splits import Split, apportion, make_split, stratified
 from unlearnkit.errors import UserError
-from unlearnkit.split import Split, apportion, make_split, stratified
 
 
 def toy(*counts, names=None):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from unlearnkit.stats import (
+from unlearnkit.report.stats import (
     Spread,
     interval,
     mean_std,

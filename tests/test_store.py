@@ -24,15 +24,16 @@ from helpers_study import (
 )
 
 import unlearnkit
-from unlearnkit import lab as lab_module
-from unlearnkit import measuring
-from unlearnkit.cells import Cell, cells_of
+from unlearnkit import measures as measuring
 from unlearnkit.errors import UserError
 from unlearnkit.files import set_aside, write_atomic
 from unlearnkit.methods import METHODS
-from unlearnkit.profile import Profile
-from unlearnkit.recipe import Recipe
-from unlearnkit.store import STAGE_VERSIONS, Store, canonical, key_of
+from unlearnkit.results import Cell
+from unlearnkit.study import lab as lab_module
+from unlearnkit.study.plan import cells_of
+from unlearnkit.study.profile import Profile
+from unlearnkit.study.store import STAGE_VERSIONS, Store, canonical, key_of
+from unlearnkit.training.recipe import Recipe
 
 SPEC = {"seed": 0, "lr": 0.1, "nested": {"flip": True, "list": [1, 2]}}
 VALUE = {"UA": 12.5, "rows": [[1.0, 2.0]]}

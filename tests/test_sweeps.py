@@ -8,14 +8,15 @@ import pytest
 import torch
 from helpers_study import ONE_SET, made_data, tiny_lab, tiny_profile, tiny_values
 
-from unlearnkit import sweeps
 from unlearnkit.__main__ import main
-from unlearnkit.cells import Cell
 from unlearnkit.errors import UserError
-from unlearnkit.lab import load_data
-from unlearnkit.metrics import average_gap
-from unlearnkit.profile import load_profile, profile_names
-from unlearnkit.results import committed_folder
+from unlearnkit.report import sweep as reading
+from unlearnkit.report.tables.frames import average_gap
+from unlearnkit.results import Cell, committed_folder
+from unlearnkit.study import sweep as sweeps
+from unlearnkit.study.lab import load_data
+from unlearnkit.study.profile import load_profile, profile_names
+from unlearnkit.study.run import hyperparameters
 
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}
 VIT = {
@@ -45,7 +46,7 @@ def swept(tmp_path_factory):
 
 def test_every_rate_is_tried_and_the_smallest_gap_chosen(swept):
     table = swept[1]
-    assert list(table.columns) == sweeps.COLUMNS
+    assert list(table.columns) == reading.COLUMNS
     assert list(table["method"]) == ["retrain", "cf", "cf", "ga"]
     assert list(table["lr"][1:]) == [1e-3, 1e-2, 1e-4]
     assert table["average_gap"][0] == 0 and not table["chosen"][0]
@@ -116,22 +117,22 @@ def test_a_rate_that_diverges_is_not_chosen(profile, tmp_path):
 
 
 def test_files_round_trip(swept, tmp_path):
-    table = sweeps.rounded(swept[1])
+    table = reading.rounded(swept[1])
     assert table["lr"].min() == 1e-4
     table.loc[1, "lr"] = 1e-6
     sweeps.write_sweep(table, tmp_path)
     assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["small_vit.csv"]
-    pd.testing.assert_frame_equal(sweeps.read_sweep(tmp_path), table, check_dtype=False)
-    assert list(sweeps.read_sweep(tmp_path / "none").columns) == sweeps.COLUMNS
+    pd.testing.assert_frame_equal(reading.read_sweep(tmp_path), table, check_dtype=False)
+    assert list(reading.read_sweep(tmp_path / "none").columns) == reading.COLUMNS
 
 
 def test_a_choice_that_the_profile_does_not_follow_is_named(swept):
     lab, table, _ = swept
     rate = table.loc[table["chosen"] & (table["method"] == "cf"), "lr"].item()
-    lines = sweeps.disagreements(lab.profile, table)
+    lines = reading.disagreements(lab.profile, table)
     assert any(line.startswith(f"[method.cf] small_vit.lr = {rate:g}, not ") for line in lines)
     tables = {**lab.profile["method"], "cf": {"lr": rate}}
-    agreed = sweeps.disagreements(lab.profile.with_values(method=tables), table)
+    agreed = reading.disagreements(lab.profile.with_values(method=tables), table)
     assert not any("method.cf" in line for line in agreed)
 
 
@@ -157,15 +158,15 @@ def test_the_command(profile, tmp_path, monkeypatch, capsys):
     assert main(["sweep", "--profile", str(settings.path), "--workers", "1"]) == 0
     told = capsys.readouterr().out
     assert "average_gap" in told and "The sweep's choice for profile tiny" in told
-    assert len(sweeps.read_sweep(tmp_path / "store/results/tiny")) == 4
+    assert len(reading.read_sweep(tmp_path / "store/results/tiny")) == 4
     assert main(["sweep", "--profile", str(settings.path), "--minutes", "1e-9"]) == 0
     assert "Stopped for the time limit" not in capsys.readouterr().out, "all of it is stored"
 
 
 @pytest.mark.parametrize("name", profile_names())
 def test_profiles_follow_their_committed_sweep(name):
-    settings, table = load_profile(name), sweeps.read_sweep(committed_folder(name))
-    assert sweeps.disagreements(settings, table) == []
+    settings, table = load_profile(name), reading.read_sweep(committed_folder(name))
+    assert reading.disagreements(hyperparameters(settings), table) == []
     if len(table):
         tried = table[table["method"] != "retrain"].groupby(["architecture", "method"]).size()
         assert (tried >= 5).all(), "at least five rates each"

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from unlearnkit import figures, tables
 from unlearnkit.errors import UserError
-from unlearnkit.figures import style
-from unlearnkit.figures.robustness import epsilon_label
-from unlearnkit.metrics import ID
-from unlearnkit.stats import Spread
-from unlearnkit.tables.frames import arranged, forget_title, summaries
-from unlearnkit.tables.saving import latex, latex_escape, markdown, numeric
-from unlearnkit.tidy import COLUMNS
+from unlearnkit.report import figures, tables
+from unlearnkit.report.figures import style
+from unlearnkit.report.figures.robustness import epsilon_label
+from unlearnkit.report.stats import Spread
+from unlearnkit.report.tables.frames import arranged, forget_title, summaries
+from unlearnkit.report.tables.saving import latex, latex_escape, markdown, numeric
+from unlearnkit.report.tidy import COLUMNS
+from unlearnkit.results import ID
 
 METHODS = ("original", "retrain", "ga", "salun", "cf", "bs", "rl", "scrub")
 SCOPES = ("all", "first", "intermediate", "last")
@@ -52,7 +52,12 @@ def synthetic(
                             _measure(found, model, rng, attacks, classes)
     frames = {name: pd.DataFrame(found[name], columns=COLUMNS[name]) for name in COLUMNS}
     return SimpleNamespace(
-        profile=SimpleNamespace(name=profile), dataset="digits", stamp="", keys=[], **frames
+        profile=SimpleNamespace(name=profile),
+        profile_name=profile,
+        dataset="digits",
+        stamp="",
+        keys=[],
+        **frames,
     )
 
 
@@ -230,7 +235,7 @@ def test_forgotten_class_and_captions():
     s.quality = pd.concat([s.quality, extra])
     assert tables.table2(s)["TA forgotten class (→ Retrain)"].map(float).eq(1.0).all()
     assert tables.table1(s).attrs["caption"].endswith("Profile quick, data set digits.")
-    s.profile.name, s.dataset = "cifar10", "CIFAR-10, JPEG re-encoding"
+    s.profile_name, s.dataset = "cifar10", "CIFAR-10, JPEG re-encoding"
     ending = "Profile cifar10, data set CIFAR-10, JPEG re-encoding."
     assert tables.table1(s).attrs["caption"].endswith(ending)
     assert [forget_title(f) for f in ("random:0.1", "class:3", "odd")] == [

@@ -14,12 +14,13 @@ import tqdm.notebook
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
-from unlearnkit import progress_bar, training
-from unlearnkit.batches import batch_sizes
 from unlearnkit.methods import unlearn
 from unlearnkit.metrics import MemoryCount
 from unlearnkit.scopes import apply_scope
-from unlearnkit.training import OutOfTime, Run, TrainingDiverged, cut, train
+from unlearnkit.training import progress as progress_bar
+from unlearnkit.training import run as training
+from unlearnkit.training.batches import batch_sizes
+from unlearnkit.training.run import OutOfTime, Run, TrainingDiverged, cut, train
 
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "lr": 2e-3}
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from unlearnkit import figures, verdicts
-from unlearnkit.judging import Rule, judge
-from unlearnkit.metrics import ID
-from unlearnkit.publish import publish
-from unlearnkit.tables.saving import latex, markdown
-from unlearnkit.tidy import COLUMNS
+from unlearnkit.report import figures, verdicts
+from unlearnkit.report.judging import Rule, judge
+from unlearnkit.report.publish import publish
+from unlearnkit.report.tables.saving import latex, markdown
+from unlearnkit.report.tidy import COLUMNS
+from unlearnkit.results import ID
 
 SEEDS = (0, 1, 2)
 LOSSES = (10.0, 20.0)  # of accuracy, at each ε > 0
@@ -61,7 +61,11 @@ def study(models, **without):
     frames = {name: pd.DataFrame(found[name], columns=COLUMNS[name]) for name in COLUMNS}
     frames |= {name: frames[name].iloc[:0] for name in without}
     return SimpleNamespace(
-        profile=Settings(report={"attack": "pgd"}), dataset="digits", stamp="", **frames
+        profile=Settings(report={"attack": "pgd"}),
+        profile_name="quick",
+        dataset="digits",
+        stamp="",
+        **frames,
     )
 
 

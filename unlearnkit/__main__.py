@@ -64,20 +64,20 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
 
     `before_report` is done in between, once the results are complete; it returns an exit status.
     """
-    from unlearnkit import compute as computing
-    from unlearnkit import results, study
-    from unlearnkit.cells import cells_of
-    from unlearnkit.plan import make_plan
-    from unlearnkit.profile import load_profile
+    from unlearnkit import results
+    from unlearnkit.study import compute as computing
+    from unlearnkit.study import run as study
+    from unlearnkit.study.plan import cells_of, make_plan
+    from unlearnkit.study.profile import load_profile
 
     profile = load_profile(options.profile)
     deadline = _deadline(options)
-    name = results.study_name(profile, options.dataset)
+    name = study.name_of(profile, options.dataset)
     study.check_source(name, options.dataset or profile["dataset"])
     lab = study.open_lab(profile, options.dataset, device=options.device)
     workers = options.workers or computing.default_workers(lab.device)
     plan = make_plan(lab, cells_of(profile))
-    own, committed = study.own_results(name), results.committed_folder(name)
+    own, committed = results.own_results(name), results.committed_folder(name)
     expected = plan.seconds(results.recorded_walls(own, committed))
     print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
     print(f"  stored: {plan.stages - plan.lacking} of {plan.stages} stages in {lab.store.folder}")
@@ -103,7 +103,7 @@ def compute(options: argparse.Namespace, before_report: Callable[[], int] = lamb
 
 def run(options: argparse.Namespace) -> int:
     """Compute, then execute the notebooks, which draw every table and figure."""
-    from unlearnkit import notebooks
+    from unlearnkit.study import notebooks
 
     chosen = notebooks.choose(options.notebooks)
     return compute(options, lambda: _execute(options, chosen))
@@ -111,12 +111,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
     """Execute the notebooks on this machine's results; return the exit status."""
-    from unlearnkit import notebooks, results
-    from unlearnkit.profile import load_profile
-    from unlearnkit.store import default_folder, output_folder
+    from unlearnkit.files import default_folder, output_folder
+    from unlearnkit.study import notebooks
+    from unlearnkit.study import run as study
+    from unlearnkit.study.profile import load_profile
 
     profile = load_profile(options.profile)
-    name = results.study_name(profile, options.dataset)
+    name = study.name_of(profile, options.dataset)
     folder = output_folder() / "executed" / name
     print(f"Notebooks, into {folder}:", flush=True)
     # A profile given as a file is named by its path; the notebooks run in another folder.
@@ -150,26 +151,29 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Try every rate of the profile's [sweep] on its validation forget set, and name the best."""
-    from unlearnkit import results, study, sweeps
-    from unlearnkit.compute import default_workers
-    from unlearnkit.profile import load_profile
+    from unlearnkit import results
+    from unlearnkit.report.sweep import disagreements, rounded
+    from unlearnkit.study import run as study
+    from unlearnkit.study import sweep as sweeps
+    from unlearnkit.study.compute import default_workers
+    from unlearnkit.study.profile import load_profile
 
     profile = load_profile(options.profile)
     deadline = _deadline(options)
-    name = results.study_name(profile, options.dataset)
+    name = study.name_of(profile, options.dataset)
     study.check_source(name, options.dataset or profile["dataset"])
     lab = study.open_lab(profile, options.dataset, device=options.device)
     workers = options.workers or default_workers(lab.device)
     table, whole = sweeps.run_sweep(lab, workers=workers, deadline=deadline, report=_say)
-    own, committed = study.own_results(name), results.committed_folder(name)
+    own, committed = results.own_results(name), results.committed_folder(name)
     sweeps.write_sweep(table, own)
     if options.accept and whole:
         sweeps.write_sweep(table, committed)
-    shown = sweeps.rounded(table).assign(lr=table["lr"].map("{:g}".format))
+    shown = rounded(table).assign(lr=table["lr"].map("{:g}".format))
     print(shown.to_string(index=False))
     if not whole:
         print("Stopped for the time limit; the same command goes on from here.")
-    for line in sweeps.disagreements(profile, table):
+    for line in disagreements(study.hyperparameters(profile), table):
         print(f"The sweep's choice for profile {profile.name}: {line}")
     print(f"Sweep: {(committed if options.accept and whole else own) / 'sweeps'}")
     return 0
@@ -177,19 +181,21 @@ def sweep(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Redraw every table and figure from this machine's results, or else the committed ones."""
-    from unlearnkit import results, study
-    from unlearnkit.profile import load_profile
-    from unlearnkit.publish import NAMES, publish
+    from unlearnkit import results
+    from unlearnkit.report.publish import NAMES, publish
+    from unlearnkit.report.study import load_study, read_study
+    from unlearnkit.study import run as study
+    from unlearnkit.study.profile import load_profile
 
     profile = load_profile(options.profile)
-    name = results.study_name(profile, options.dataset)
-    own = study.own_results(name)
+    name = study.name_of(profile, options.dataset)
+    own = results.own_results(name)
     study.check_source(name, options.dataset or profile["dataset"])
     if own.exists():
-        found = study.read_study(profile, own)
+        found = read_study(own)
         _compare(found, results.committed_folder(name), accept=False)
     else:
-        found = study.load_study(options.profile, options.dataset)
+        found = load_study(options.profile, options.dataset)
     print(f"Drawing from {found.folder} ({found.stamp})")
     for item in NAMES:
         publish(found, item)
@@ -200,7 +206,7 @@ def report(options: argparse.Namespace) -> int:
 
 def readme(options: argparse.Namespace) -> int:
     """Fill the blocks of README.md from the committed results of the largest study."""
-    from unlearnkit.readme import refresh
+    from unlearnkit.report.readme import refresh
 
     path, found = refresh()
     print(f"{path}: filled from {found.folder} ({found.stamp})")

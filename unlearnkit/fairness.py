@@ -6,10 +6,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError, unknown
-from .models import norm_layers
+from unlearnkit.errors import UserError
+from unlearnkit.models import norm_layers
+from unlearnkit.results import READINGS
 
-READINGS = ("std", "variance", "channel_std", "trimmed_std")
 TRIMMED = 100  # 'trimmed_std' leaves out one in so many of a class's images
 # On a CPU a layer's output is measured in pieces of this many values, which stay in the cache
 _PIECE = 1 << 19
@@ -99,13 +99,6 @@ def balanced(labels: Tensor, per_class: int | None, num_classes: int, seed: int)
     order = order[labels.cpu()[order].argsort(stable=True)]
     first = counts.cumsum(0) - counts
     return order[(first[:, None] + torch.arange(take)).flatten()].sort().values
-
-
-def check_reading(reading: str) -> str:
-    """Return `reading`, if it is one of `READINGS`; raise a `UserError` that names them if not."""
-    if reading not in READINGS:
-        raise unknown("reading of σ", reading, READINGS)
-    return reading
 
 
 def fairness_gap(sigma: Tensor) -> Tensor:

@@ -59,3 +59,19 @@ def set_aside(path: Path, what: str) -> Path:
         raise UserError(f"{path} is {what} and cannot be set aside: {error.strerror}") from None
     warnings.warn(f"{path.name} is {what}; kept as {aside}, computed again", stacklevel=3)
     return aside
+
+
+def default_folder() -> Path:
+    """Return the store's folder: $UNLEARNKIT_STORE, or `artifacts` in the project."""
+    return Path(os.environ.get("UNLEARNKIT_STORE", project_folder() / "artifacts"))
+
+
+def project_folder() -> Path:
+    """Return the folder with notebooks and results: the package's, or else the working folder."""
+    beside = Path(__file__).resolve().parents[1]
+    return beside if (beside / "notebooks").is_dir() else Path.cwd()
+
+
+def output_folder() -> Path:
+    """Return where figures/ and executed/ are written: $UNLEARNKIT_OUTPUT, or the project."""
+    return Path(os.environ.get("UNLEARNKIT_OUTPUT", project_folder()))

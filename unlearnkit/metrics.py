@@ -1,4 +1,4 @@
-"""Predictions, accuracies, distances to retraining, and what a training step costs in memory."""
+"""Predictions, accuracies, and what a training step costs in memory."""
 
 import math
 import weakref
@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from unlearnkit.errors import unknown
 
-ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
-GAP_METRICS = ["UA", "RA", "TA", "MIA"]
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -82,61 +79,6 @@ def predictions(
 def accuracy(correct: Tensor) -> float:
     """Return the percentage of true entries in a bool tensor; NaN where there is none to count."""
     return 100.0 * correct.double().mean().item() if correct.numel() else math.nan
-
-
-# --- distances to the retrained model --------------------------------------------------------
-
-
-def average_gap(quality: pd.DataFrame) -> pd.DataFrame:
-    """Return how far each model is from the retrained one: mean over UA, RA, TA, MIA of |Δ|.
-
-    Parameters
-    ----------
-    quality : DataFrame
-        Columns `ID`, metric, value (percent).
-
-    Returns
-    -------
-    DataFrame
-        One row for each ID with the column `average_gap` in percent points. The reference is
-        'retrain' of the same architecture, forget set and seed, with scope 'all' and progress 1;
-        where it or one of the four metrics is missing, the gap is NaN.
-    """
-    rows = quality[quality["metric"].isin(GAP_METRICS)]
-    wide = rows.pivot(index=ID, columns="metric", values="value").reindex(columns=GAP_METRICS)
-    wide = wide.reset_index()
-    paired = _beside_retrain(wide, ["architecture", "forget", "seed"], GAP_METRICS)
-    distances = [(paired[name] - paired[f"{name}_retrain"]).abs() for name in GAP_METRICS]
-    gap = pd.concat(distances, axis=1).mean(axis=1, skipna=False)
-    return wide[ID].assign(average_gap=gap.to_numpy())
-
-
-def excess(robust: pd.DataFrame) -> pd.DataFrame:
-    """Return the robustness frame with the columns `drop` and `excess`, in percent points.
-
-    `drop` is clean − robust accuracy of the same model on the same images (same attack, access
-    and class; clean is the row at ε = 0). `excess` is the drop minus that of the retrained model
-    of the same architecture, forget set and seed under the same attack and ε. Either is NaN
-    where the row it refers to is missing.
-    """
-    setting = ["attack", "images", "access", "class_index"]
-    clean = robust.loc[robust["epsilon"] == 0, [*ID, *setting, "accuracy"]]
-    clean = clean.rename(columns={"accuracy": "clean"})
-    frame = robust.merge(clean, on=[*ID, *setting], how="left", validate="many_to_one")
-    frame["drop"] = frame.pop("clean") - frame["accuracy"]
-    frame = _beside_retrain(
-        frame, ["architecture", "forget", "seed", "epsilon", *setting], ["drop"]
-    )
-    frame["excess"] = frame["drop"] - frame.pop("drop_retrain")
-    return frame.set_index(robust.index)
-
-
-def _beside_retrain(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
-    """Add the retrained model's `values`, matched on `keys`, as columns ending in `_retrain`."""
-    exact = (frame["method"] == "retrain") & (frame["scope"] == "all") & (frame["progress"] == 1)
-    reference = frame.loc[exact, [*keys, *values]]
-    reference = reference.rename(columns={name: f"{name}_retrain" for name in values})
-    return frame.merge(reference, on=keys, how="left", validate="many_to_one")
 
 
 # --- memory ----------------------------------------------------------------------------------

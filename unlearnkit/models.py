@@ -15,7 +15,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .errors import UserError, unknown
+from unlearnkit.errors import UserError, unknown
 
 _OWN = ("resnet50", "small_vit")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm

@@ -2,31 +2,53 @@
 
 import io
 import json
-import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from unlearnkit import __version__
-from unlearnkit.cells import Cell
-from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.files import plain_name, write_atomic
-from unlearnkit.lab import Lab
-from unlearnkit.plan import stage_label
-from unlearnkit.profile import Profile
-from unlearnkit.store import project_folder
+from unlearnkit.files import default_folder, plain_name, project_folder, write_atomic
 
-PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
-SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
-SAMPLES = (8, 10)  # images of each class, classes
+ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
+GAP_METRICS = ["UA", "RA", "TA", "MIA"]
+READINGS = ("std", "variance", "channel_std", "trimmed_std")
+SCOPES = ("all", "first", "intermediate", "last")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One model of the study: everything that tells it from the others.
+
+    `progress` is 1.0 for a finished model and less for a checkpoint along the original's training.
+    """
+
+    architecture: str
+    forget: str
+    method: str
+    scope: str
+    seed: int
+    progress: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """A file name, e.g. 'resnet50_random-0.1_cf_all_seed0'."""
+        at = "" if self.progress == 1 else f"_at{self.progress:g}"
+        kind, _, value = self.forget.partition(":")
+        words = (self.architecture, kind, value, self.method, self.scope)
+        # Names of classes, models and methods may hold anything, slashes included.
+        architecture, kind, value, method, scope = (quote(word, safe="") for word in words)
+        return f"{architecture}_{kind}-{value}_{method}_{scope}_seed{self.seed}{at}"
+
+    def __str__(self) -> str:
+        at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"
+        scope = "" if self.scope == "all" else f" {self.scope}"
+        return f"{self.architecture} {self.forget} seed {self.seed} {self.method}{scope}{at}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +57,15 @@ class Record:
 
     cell: Cell
     stages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few images of a data set: uint8 [N, S, S, 3], labels [N], names of the classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,28 +78,28 @@ class Results:
         Profile, data set, split hashes, number of cells asked for: the same on every machine.
     machine : dict
         Date, commit, versions, hardware, and each cell's seconds and peak memory.
-    samples : ImageData or None
+    samples : Samples or None
         A few training images of each class, so that they can be shown without the data set.
     """
 
     study: dict[str, Any]
     machine: dict[str, Any]
     records: list[Record]
-    samples: ImageData | None = None
+    samples: Samples | None = None
 
 
-def study_name(profile: Profile, dataset: str | None) -> str:
+def study_name(profile: str, settings: Mapping[str, Any], dataset: str | None) -> str:
     """Return the name of a study's folders: the profile's, with the data set's if another.
 
-    A folder that the profile names under [stand_in] holds its own data set.
+    A folder that the settings name under [stand_in] holds the profile's own data set.
     """
-    if not dataset or dataset == profile["dataset"]:
-        return profile.name
+    if not dataset or dataset == settings.get("dataset"):
+        return profile
     source = source_folder(dataset)
-    if source and source.name in profile.values.get("stand_in", {}):
-        return profile.name
+    if source and source.name in settings.get("stand_in", {}):
+        return profile
     short = source.name if source else dataset
-    return f"{profile.name}@{plain_name(short)}"
+    return f"{profile}@{plain_name(short)}"
 
 
 def source_folder(dataset: str) -> Path | None:
@@ -77,96 +108,14 @@ def source_folder(dataset: str) -> Path | None:
     return Path(path.strip()).expanduser().resolve() if colon and kind == "folder" else None
 
 
+def own_results(name: str) -> Path:
+    """Return where this machine's results of a study lie, beside its store."""
+    return default_folder() / "results" / name
+
+
 def committed_folder(name: str) -> Path:
     """Return where a study's results are committed."""
     return project_folder() / "results" / name
-
-
-def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
-    """Gather the stored results of all `cells` that are complete."""
-    records, times, made_at, commits = [], {}, set(), set()
-    cells = list(cells)
-    for cell in cells:
-        stages = lab.stages(cell)
-        entries = [lab.done(stage) for stage in stages]
-        if not all(entries):
-            continue
-        labels = [stage_label(stage.name, stage.spec) for stage in stages]
-        records.append(
-            Record(
-                cell,
-                [
-                    {"stage": label, "key": entry.key, "value": entry.value}
-                    for label, entry in zip(labels, entries, strict=True)
-                ],
-            )
-        )
-        made_at |= {entry.machine.get("date", "") for entry in entries}
-        commits |= {entry.machine.get("commit", "") for entry in entries}
-        made = entries[0].machine
-        times[cell.name] = {
-            "seconds": made.get("seconds"),
-            "peak_memory": made.get("peak_memory"),
-            **{name: made[name] for name in SPEED_FACTS if name in made},
-            "walls": {
-                label: round(entry.machine.get("wall", 0.0), 3)
-                for label, entry in zip(labels, entries, strict=True)
-            },
-        }
-    machine = {
-        **_machine(lab, workers),
-        "date": max(made_at, default=""),
-        "commit": ", ".join(sorted(commits - {""})),
-        "cells": times,
-    }
-    samples = lab.data.first(*SAMPLES)
-    return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
-
-
-def _study(lab: Lab) -> dict[str, Any]:
-    data, profile = lab.data, lab.profile
-    splits = {}
-    for entry in profile["forget"]:
-        for seed in entry["seeds"]:
-            split = lab.split(entry["set"], seed)
-            splits[f"{entry['set']} seed {seed}"] = {
-                "retain": len(split.retain),
-                "forget": len(split.forget),
-                "validation": len(split.validation),
-                "test": len(split.test),
-                "hash": split.hash[:20],
-            }
-    return {
-        "profile": profile.name,
-        "settings": profile.values,
-        "dataset": data.name,
-        "classes": list(data.classes),
-        "fingerprint": data.fingerprint,
-        "image_size": data.image_size,
-        "splits": splits,
-    }
-
-
-def _machine(lab: Lab, workers: int) -> dict[str, Any]:
-    device = platform.processor() or platform.machine()
-    if lab.device.type == "cuda":
-        device = torch.cuda.get_device_name(lab.device)
-    return {
-        "versions": versions(),
-        "device": f"{lab.device.type}: {device}",
-        "workers": workers,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    found = {"unlearnkit": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def write(results: Results, folder: Path) -> None:
@@ -194,24 +143,23 @@ def _write_if_new(path: Path, content: str | bytes) -> None:
         write_atomic(path, content)
 
 
-def _png(samples: ImageData) -> bytes:
+def _png(samples: Samples) -> bytes:
     """Return the sample images as one picture, side by side, the labels in its description."""
-    strip = torch.cat(list(samples.train_images.cpu()), dim=2).permute(1, 2, 0)
     buffer, note = io.BytesIO(), PngInfo()
-    note.add_text("labels", json.dumps(samples.train_labels.tolist()))
-    Image.fromarray(strip.contiguous().numpy()).save(buffer, "PNG", pnginfo=note)
+    note.add_text("labels", json.dumps(samples.labels.tolist()))
+    strip = np.concatenate(samples.images, axis=1)
+    Image.fromarray(strip).save(buffer, "PNG", pnginfo=note)
     return buffer.getvalue()
 
 
-def _samples(path: Path, study: dict[str, Any]) -> ImageData | None:
+def _samples(path: Path, study: dict[str, Any]) -> Samples | None:
     if not path.exists():
         return None
     with Image.open(path) as picture:
-        labels = torch.tensor(json.loads(picture.text["labels"]))
-        strip = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    images = torch.stack(strip.split(strip.shape[1], dim=2))
-    parts = (images, labels, images[:0], labels[:0])
-    return ImageData(study["dataset"], tuple(study["classes"]), *parts)
+        labels = np.array(json.loads(picture.text["labels"]))
+        strip = np.array(picture)
+    images = strip.reshape(len(strip), -1, len(strip), 3).transpose(1, 0, 2, 3)
+    return Samples(images, labels, tuple(study["classes"]))
 
 
 def read(folder: Path) -> Results:

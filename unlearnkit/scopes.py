@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from timm.models import group_parameters
 from torch import nn
 
-from .errors import UserError, unknown
-
-SCOPES = ("all", "first", "intermediate", "last")
+from unlearnkit.errors import UserError, unknown
+from unlearnkit.results import SCOPES
 
 
 def scope_modules(model: nn.Module, scope: str) -> list[str]:

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unlearnkit.data.arrays import SEED, TEST_FRACTION, Part, filled, fitted
+from unlearnkit.data.splits import stratified
 from unlearnkit.errors import UserError, one_line
-from unlearnkit.split import stratified
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),

@@ -16,8 +16,8 @@ from torch import Tensor
 from unlearnkit.data.arrays import SEED, TEST_FRACTION, array_parts
 from unlearnkit.data.folders import folder_parts, folder_path
 from unlearnkit.data.image_data import ImageData
+from unlearnkit.data.splits import stratified
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.split import stratified
 
 _FOLDER_SIZE = 32
 _TIMEOUT = 30.0

@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from unlearnkit.data import ImageData
+from unlearnkit.data.splits import Split
 from unlearnkit.errors import unknown
 from unlearnkit.metrics import MemoryCount, peak_memory
-from unlearnkit.recipe import parse_hyperparameters
 from unlearnkit.scopes import apply_scope, scope_modules, trainable
-from unlearnkit.split import Split
-from unlearnkit.training import Run
+from unlearnkit.training.recipe import parse_hyperparameters
+from unlearnkit.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.training import Run, cut
+from unlearnkit.training.run import Run, cut
 
 OPTIONS = {
     "bound": float,

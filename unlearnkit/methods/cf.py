@@ -1,7 +1,7 @@
 """CF: catastrophic forgetting, also called fine-tuning."""
 
 from unlearnkit.methods import method
-from unlearnkit.training import Run
+from unlearnkit.training.run import Run
 
 
 @method("cf", title="CF")

@@ -1,7 +1,7 @@
 """GA: gradient ascent, the simplest baseline (NegGrad)."""
 
 from unlearnkit.methods import method
-from unlearnkit.training import Run
+from unlearnkit.training.run import Run
 
 
 @method("ga", title="GA")

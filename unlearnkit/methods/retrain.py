@@ -3,7 +3,7 @@
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
 from unlearnkit.scopes import apply_scope, scope_modules
-from unlearnkit.training import Run
+from unlearnkit.training.run import Run
 
 
 @method("retrain", title="Retrain")

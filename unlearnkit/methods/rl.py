@@ -5,7 +5,7 @@ from torch import Tensor
 
 from unlearnkit.methods import method
 from unlearnkit.seeding import stream
-from unlearnkit.training import Run
+from unlearnkit.training.run import Run
 
 OPTIONS = {
     "labels_drawn": ("batch", "epoch", "once"),

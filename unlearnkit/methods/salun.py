@@ -9,7 +9,7 @@ from unlearnkit.methods import method
 from unlearnkit.methods.rl import OPTIONS as RL_OPTIONS
 from unlearnkit.methods.rl import random_label_epoch
 from unlearnkit.scopes import trainable
-from unlearnkit.training import Run, cut
+from unlearnkit.training.run import Run, cut
 
 OPTIONS = {"mask_fraction": float, "leak_compat": bool, **RL_OPTIONS}
 

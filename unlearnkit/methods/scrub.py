@@ -10,7 +10,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import method
 from unlearnkit.scopes import trainable
 from unlearnkit.seeding import stream
-from unlearnkit.training import Run
+from unlearnkit.training.run import Run
 
 OPTIONS = {
     "alpha": float,

@@ -1,0 +1,1 @@
+"""Tables, figures and verdicts, drawn from stored results alone."""

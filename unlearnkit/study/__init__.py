@@ -1,0 +1,1 @@
+"""Computing a study: profiles, stages, the store, workers, sweeps."""

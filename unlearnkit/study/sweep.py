@@ -1,0 +1,155 @@
+"""Choosing each method's learning rate, on a forget set that no result is about.
+
+A profile's [sweep] table names the rates to try. Each is judged by the average gap to a model
+retrained without the same *validation* forget set: another draw of as many training images. The
+validation images stand in for the test set, in the accuracy and as the non-members of the
+membership attack, so no test image is looked at.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unlearnkit.data import ImageData
+from unlearnkit.data.splits import Split, make_split
+from unlearnkit.errors import UserError
+from unlearnkit.files import write_atomic
+from unlearnkit.report.sweep import COLUMNS, rounded
+from unlearnkit.results import GAP_METRICS, Cell
+from unlearnkit.study.compute import compute
+from unlearnkit.study.lab import Lab, Stage
+from unlearnkit.study.plan import make_plan
+from unlearnkit.study.profile import Profile
+
+
+class SweepLab(Lab):
+    """A lab whose forget set is the validation one; trains and measures quality, nothing else."""
+
+    def stages(self, cell: Cell) -> list[Stage]:
+        """Return the stages that make the cell's weights and measure UA, RA, TA and MIA."""
+        return super().stages(cell)[:2]
+
+    def _split(self, forget: str, seed: int) -> Split:
+        return make_split(
+            self.data,
+            forget=forget,
+            validation=self.profile["validation"],
+            seed=seed,
+            forget_seed=self.profile["sweep"]["forget_seed"],
+        )
+
+
+def held_out(profile: Profile, data: ImageData) -> ImageData:
+    """Return `data` with the validation images of the sweep's seed in the test images' place.
+
+    Raises
+    ------
+    UserError
+        If the profile keeps no validation images, or has no [sweep].
+    """
+    if "sweep" not in profile.values:
+        raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
+    split = make_split(
+        data,
+        forget=profile["forget"][0]["set"],
+        validation=profile["validation"],
+        seed=profile["sweep"]["seed"],
+    )
+    if not len(split.validation):
+        raise UserError(f"profile {profile.name} keeps no validation images to choose rates on")
+    index = split.validation.to(data.train_images.device)
+    return replace(data, test_images=data.train_images[index], test_labels=data.train_labels[index])
+
+
+def run_sweep(
+    lab: Lab,
+    *,
+    workers: int,
+    deadline: float | None = None,
+    report: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, bool]:
+    """Try every rate of the profile's [sweep]; what the store holds is not done again.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate, Retrain's
+        first with lr NaN; `chosen` marks the smallest gap. NaN where the training diverged.
+    bool
+        Whether all rates were tried; not so if the deadline passed.
+    """
+    profile = lab.profile
+    data = held_out(profile, lab.data.to("cpu"))
+    rows, whole = [], True
+    for step, cells in _steps(profile):
+        part = SweepLab(step, data, lab.store, device=lab.device, deadline=deadline)
+        outcome = compute(
+            part, make_plan(part, cells), workers=workers, deadline=deadline, report=report
+        )
+        for cell, message in outcome.failed:
+            if "not finite" not in message:
+                raise UserError(f"{cell}: {message}")
+        rows += [row for cell in cells for row in _rows(part, cell)]
+        if outcome.stopped:
+            whole = False
+            break
+    return _chosen(rows), whole
+
+
+def _steps(profile: Profile) -> Iterator[tuple[Profile, list[Cell]]]:
+    """Yield a profile and the cells to do with it: Retrain, then the rates one after the other."""
+    sweep, forget = profile["sweep"], profile["forget"][0]["set"]
+    entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
+    base = profile.with_values(forget=[entry], attack=[])
+
+    def cell(architecture: str, method: str) -> Cell:
+        return Cell(architecture, forget, method, "all", sweep["seed"])
+
+    yield base, [cell(architecture, "retrain") for architecture in sweep["rates"]]
+    longest = max(len(rates) for table in sweep["rates"].values() for rates in table.values())
+    for number in range(longest):
+        tables, cells = deepcopy(base["method"]), []
+        for architecture, table in sweep["rates"].items():
+            for method, rates in table.items():
+                if number < len(rates):
+                    own = tables.setdefault(method, {}).setdefault(architecture, {})
+                    own["lr"] = rates[number]
+                    cells.append(cell(architecture, method))
+        yield base.with_values(method=tables), cells
+
+
+def _rows(lab: Lab, cell: Cell) -> Iterator[dict[str, Any]]:
+    """Yield the sweep's row of a cell: its quality where it is stored, NaN where it diverged."""
+    entry = lab.done(lab.stages(cell)[1])
+    rate = lab.profile.hyperparameters(cell.method, cell.architecture)["lr"]
+    yield {
+        "architecture": cell.architecture,
+        "method": cell.method,
+        "lr": rate,
+        **{name: entry.value[name] if entry else None for name in ("UA", "RA", "TA", "MIA")},
+    }
+
+
+def _chosen(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return the sweep's table: each rate's gap to Retrain, each method's smallest one marked."""
+    table = pd.DataFrame(list(rows), columns=COLUMNS[:7])
+    exact = table["method"] == "retrain"
+    reference = table[exact].set_index("architecture")[GAP_METRICS]
+    reference = reference.reindex(table["architecture"]).to_numpy(dtype=float)
+    distance = (table[GAP_METRICS].astype(float) - reference).abs()
+    table["average_gap"] = distance.mean(axis=1, skipna=False)
+    best = table.groupby(["architecture", "method"])["average_gap"].transform("min")
+    table["chosen"] = (table["average_gap"] == best) & ~exact
+    ordered = table.assign(exact=~exact).sort_values(["architecture", "exact", "method", "lr"])
+    return ordered[COLUMNS].reset_index(drop=True)
+
+
+def write_sweep(table: pd.DataFrame, folder: Path) -> None:
+    """Write one CSV for each architecture to `folder`/sweeps."""
+    for architecture, part in rounded(table).groupby("architecture"):
+        text = part.to_csv(index=False, lineterminator="\n")
+        write_atomic(folder / "sweeps" / f"{architecture}.csv", text)
