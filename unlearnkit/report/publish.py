@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from unlearnkit.errors import unknown
-from unlearnkit.report import figures, tables, verdicts
-from unlearnkit.report.observations import observations
+from unlearnkit.report import claims, figures, tables
+from unlearnkit.report.published import observations
 from unlearnkit.report.readings import outliers, readings
 
 
@@ -26,8 +26,8 @@ TABLES: dict[str, Callable[[Any], Any]] = {
     "table_observations": observations,
     "table_readings": readings,
     "table_outliers": outliers,
-    "table5_verdicts": verdicts.table5,
-    "table5_by_reading": verdicts.by_reading,
+    "table5_verdicts": claims.table5,
+    "table5_by_reading": claims.by_reading,
 }
 FIGURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fig1_fairness_gap": (figures.fairness_gap, figures.fairness_gap_data),

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.report.figures.fairness import LAYERS
-from unlearnkit.report.figures.style import default_forget
-from unlearnkit.report.observations import Curves, curves
+from unlearnkit.report.published import LAYERS, Curves, _shown, curves
 from unlearnkit.report.stats import MISSING, mean_std, spearman
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
@@ -96,7 +94,7 @@ def outliers(s: Any, forget: str | None = None) -> pd.DataFrame:
         and under 'trimmed_std', the second in percent of the first, and the part of all layers (%)
         in which that is below 50. Models without the trimmed reading have no row.
     """
-    forget = default_forget(s, forget)
+    forget = _shown(s, forget)
     gap = rows(s, "gap", scope="all", progress=1.0, forget=forget)
     index = ["architecture", "method", "seed", "layer_index"]
     both = gap.set_index([*index, "reading"])["gap"].astype(float).unstack("reading")

@@ -8,6 +8,7 @@ import pandas as pd
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
+from unlearnkit.report.claims import table5
 from unlearnkit.report.figures.fairness import fairness_gap_data
 from unlearnkit.report.figures.style import default_forget
 from unlearnkit.report.stats import MISSING, mean_std
@@ -24,7 +25,6 @@ from unlearnkit.report.tables.frames import (
     summaries,
 )
 from unlearnkit.report.tables.saving import markdown
-from unlearnkit.report.verdicts import table5
 from unlearnkit.results import committed_folder
 
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown

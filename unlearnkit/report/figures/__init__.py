@@ -8,7 +8,7 @@ from unlearnkit.report.figures.conjectures import (
     conjectures_data,
     conjectures_statistics,
 )
-from unlearnkit.report.figures.fairness import PUBLISHED, fairness_gap, fairness_gap_data
+from unlearnkit.report.figures.fairness import fairness_gap, fairness_gap_data
 from unlearnkit.report.figures.layerwise import layerwise, layerwise_data
 from unlearnkit.report.figures.robustness import robustness, robustness_data
 from unlearnkit.report.figures.samples import samples
@@ -16,7 +16,6 @@ from unlearnkit.report.figures.saving import save_figure
 from unlearnkit.report.figures.sweeps import sweep, sweep_data
 
 __all__ = [
-    "PUBLISHED",
     "conjectures",
     "conjectures_data",
     "conjectures_statistics",

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from unlearnkit.report.claims import models_of
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
 from unlearnkit.report.stats import Correlation, over_seeds, partial_spearman, spearman
@@ -18,24 +19,14 @@ from unlearnkit.report.tables.frames import (
     arranged,
     attack_title,
     study_methods,
-    summaries,
 )
 
-MODEL = ["architecture", "method", "scope", "seed", "progress"]
 LINES = (("-", "o"), ((0, (4, 1.5)), "s"), ((0, (1.2, 1)), "^"), ((0, (4, 1, 1, 1)), "D"))
 
 
 def conjectures_data(s: Any, *, reading: str = "std", attack: str = "pgd") -> pd.DataFrame:
-    """Return what Figure 3 draws: `summaries`, one row for each model and checkpoint.
-
-    The original does not depend on the forget set and is counted once for a seed and checkpoint.
-    """
-    table = summaries(s, reading=reading, attack=attack)
-    # The first forget set's row stays: over all classes, as at the checkpoints.
-    first = style.default_forget(s, None)
-    table = table.sort_values("forget", key=lambda sets: sets != first, kind="stable")
-    again = (table["method"] == "original") & table.duplicated(MODEL)
-    return table[~again].reset_index(drop=True)
+    """Return what Figure 3 draws: the models, each once (see `claims.models_of`)."""
+    return models_of(s, reading=reading, attack=attack)
 
 
 def conjectures_statistics(
@@ -49,7 +40,7 @@ def conjectures_statistics(
     (pooled after ranking inside each architecture, so that a difference between architectures
     cannot make the correlation). The untrained network, progress 0, counts in none of them: how its
     outputs spread says nothing about training. Models are taken as exchangeable, though those of a
-    seed share an original; `verdicts.table5` judges over seeds instead.
+    seed share an original; `claims.table5` judges over seeds instead.
 
     Returns
     -------

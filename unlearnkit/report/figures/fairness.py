@@ -1,7 +1,6 @@
 """Figure 1: the fairness-gap at each normalisation layer, beside the published values."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ from matplotlib.patches import Patch
 
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
+from unlearnkit.report.published import GROUPS, LARGE, LAYERS, read_published
 from unlearnkit.report.stats import over_seeds
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
@@ -21,18 +21,10 @@ from unlearnkit.report.tables.frames import (
     study_methods,
 )
 
-PUBLISHED = Path(__file__).parent.parent / "paper_fairness_gap.csv"
-LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
 TRIMMED_WORDS = (
     "trimmed std: without the 1 % of each class's images, at least one, furthest from its mean"
 )
 KEYS = ["architecture", "forget", "method", "layer_index", "layer_name"]
-# First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
-GROUPS = {
-    57: ((1, ""), (2, "stage 1"), (13, "stage 2"), (27, "stage 3"), (47, "stage 4")),
-    9: ((1, "block 1"), (3, "2"), (5, "3"), (7, "4"), (9, "norm")),
-}
-LAYERS = {"resnet50": 57, "small_vit": 9}
 
 
 def fairness_gap_data(
@@ -47,7 +39,7 @@ def fairness_gap_data(
     gap = rows(s, "gap", scope="all", progress=1.0, reading=reading)
     gap = gap[gap["forget"] == style.default_forget(s, forget)]
     table = over_seeds(gap, KEYS, "gap")
-    paper = pd.read_csv(PUBLISHED).rename(columns={"fairness_gap": "published"})
+    paper = read_published().rename(columns={"fairness_gap": "published"})
     layers = table.groupby("architecture")["layer_index"].max() if len(table) else {}
     same = [name for name, count in LAYERS.items() if published and layers.get(name) == count]
     paper = paper[paper["architecture"].isin(same)]

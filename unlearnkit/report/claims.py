@@ -41,7 +41,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from unlearnkit.report.figures.conjectures import conjectures_data
 from unlearnkit.report.judging import CHANGE, SEEDS, VERDICTS, Rule, judge
 from unlearnkit.report.stats import interval, mean_std, partial_spearman, spearman
 from unlearnkit.report.tables import frames
@@ -59,7 +58,7 @@ from unlearnkit.report.tables.frames import (
 )
 from unlearnkit.results import ID, READINGS
 
-__all__ = ["VERDICTS", "by_reading", "excess_by_epsilon", "table5"]
+__all__ = ["VERDICTS", "by_reading", "excess_by_epsilon", "models_of", "table5"]
 
 COLUMNS = ("Claim", "Key", "Architecture", "Measured", "Value", "Low", "High", "Seeds", "Verdict")
 EXACT = ("original", "retrain")
@@ -207,13 +206,29 @@ def excess_by_epsilon(s: Any, *, attack: str | None = None) -> pd.DataFrame:
 # --- what the claims are judged on --------------------------------------------------------------
 
 
+def models_of(s: Any, *, reading: str = "std", attack: str = "pgd") -> pd.DataFrame:
+    """Return `summaries`, one row for each model and checkpoint.
+
+    The original does not depend on the forget set and is counted once for a seed and checkpoint.
+    """
+    table = summaries(s, reading=reading, attack=attack)
+    # The first forget set's row stays: over all classes, as at the checkpoints.
+    first = next(
+        (name for frame in ("quality", "gap", "robust") for name in rows(s, frame)["forget"]), ""
+    )
+    table = table.sort_values("forget", key=lambda names: names != first, kind="stable")
+    one = ["architecture", "method", "scope", "seed", "progress"]
+    again = (table["method"] == "original") & table.duplicated(one)
+    return table[~again].reset_index(drop=True)
+
+
 def _attacked(s: Any, attack: str) -> pd.DataFrame:
     return rows(s, "robust", attack=attack, images="test", access="white-box", class_index=-1)
 
 
 def _models(s: Any, reading: str, attack: str) -> pd.DataFrame:
     """Return every trained model once, with its drop relative to its clean accuracy too."""
-    models = conjectures_data(s, reading=reading, attack=attack)
+    models = models_of(s, reading=reading, attack=attack)
     clean = _attacked(s, attack)
     clean = clean.loc[clean["epsilon"] == 0, [*ID, "accuracy"]]
     models = models.merge(clean.rename(columns={"accuracy": "clean"}), how="left", on=ID)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from unlearnkit.report import figures, verdicts
+from unlearnkit.report import claims, figures
 from unlearnkit.report.judging import Rule, judge
 from unlearnkit.report.publish import publish
 from unlearnkit.report.tables.saving import latex, markdown
@@ -157,7 +157,7 @@ def along_training(gaps, seeds=SEEDS, **changes):
 
 def test_c1_a_falling_gap_supports_it_and_the_untrained_network_does_not_count():
     ends = (0.5, 0.6, 0.7)
-    table = verdicts.table5(study(along_training(lambda seed: (0.01, 1.0, 0.9, ends[seed]))))
+    table = claims.table5(study(along_training(lambda seed: (0.01, 1.0, 0.9, ends[seed]))))
     rho = row(table, "C1", "test accuracy")
     assert (rho["Value"], rho["Low"], rho["High"], rho["Seeds"]) == (-1, -1, -1, 3)
     assert rho["Verdict"] == "supported"
@@ -169,7 +169,7 @@ def test_c1_a_falling_gap_supports_it_and_the_untrained_network_does_not_count()
 
 def test_c1_a_rising_gap_does_not_support_it():
     rising = along_training(lambda seed: (9.0, 1.0, 1.5, 2.0 + 0.1 * seed))
-    table = verdicts.table5(study(rising))
+    table = claims.table5(study(rising))
     assert set(table[table["Claim"] == "C1"]["Verdict"]) == {"not supported"}
 
 
@@ -205,7 +205,7 @@ def ordered(seed, sign=1, **changes):
 
 @pytest.mark.parametrize(("sign", "verdict"), [(1, "supported"), (-1, "not supported")])
 def test_c2_follows_the_order_of_gap_and_drop(sign, verdict):
-    table = verdicts.table5(study([m for seed in SEEDS for m in ordered(seed, sign)]))
+    table = claims.table5(study([m for seed in SEEDS for m in ordered(seed, sign)]))
     found = table[table["Claim"] == "C2"]
     assert len(found) == 3
     assert set(found["Verdict"]) == {verdict}
@@ -217,12 +217,12 @@ def test_c1_and_c2_are_judged_under_every_reading():
     early = {"progress": 0.25, "gap": 0.5, "accuracy": 50.0, "losses": (2.5, 2.5)}
     models = [m for seed, a in both for m in ordered(seed, architecture=a)]
     models += [model("original", seed, architecture=a, **early) for seed, a in both]
-    whole, table = study(models), verdicts.by_reading(study(models))
+    whole, table = study(models), claims.by_reading(study(models))
     keys = list(dict.fromkeys(zip(table["Claim"], table["Architecture"], strict=True)))
     places = ("ResNet50", "SmallViT", "all, ranked within each")
     assert keys == [("C1", a) for a in places[:2]] + [("C2", a) for a in places]
     assert list(table["Reading"]) == ["std", "variance"] * len(keys)
-    judged = verdicts.table5(whole)
+    judged = claims.table5(whole)
     judged = judged[(judged["Key"] == "yes") & judged["Claim"].isin(["C1", "C2"])]
     std = table[table["Reading"] == "std"]
     for name in ("Measured", "Value", "Low", "High", "Seeds", "Verdict"):
@@ -234,12 +234,12 @@ def test_c1_and_c2_are_judged_under_every_reading():
 
 
 def test_a_study_without_models_has_no_verdict_under_any_reading():
-    assert verdicts.by_reading(study([])).empty
+    assert claims.by_reading(study([])).empty
 
 
 def test_c2_the_untrained_network_does_not_count():
     untrained = [model("original", s, progress=0.0, gap=99.0, losses=(0.0, 0.0)) for s in SEEDS]
-    table = verdicts.table5(study([*untrained, *(m for seed in SEEDS for m in ordered(seed))]))
+    table = claims.table5(study([*untrained, *(m for seed in SEEDS for m in ordered(seed))]))
     assert row(table, "C2", "under PGD, test accuracy")["Value"] == pytest.approx(1)
 
 
@@ -249,7 +249,7 @@ def test_c2_the_relative_drop_is_another_question():
     accuracies = 10 * rank
     drops = accuracies * (0.5 - 0.02 * rank)
     models = [m for seed in SEEDS for m in crowd(seed, rank, drops, accuracies)]
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     assert table[table["Claim"] == "C2"]["Value"].iloc[0] == pytest.approx(1)
     relative = row(table, "C2", "relative to clean accuracy")
     assert (relative["Value"], relative["Verdict"]) == (pytest.approx(-1), "not supported")
@@ -274,7 +274,7 @@ def test_c2_a_relation_by_accuracy_alone_does_not_survive_holding_it_fixed():
         for seed, (mine, theirs) in exchanges.items()
         for one in crowd(seed, swapped(*mine), swapped(*theirs), 80 + np.arange(8.0))
     ]
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     plain = table[(table["Claim"] == "C2")].iloc[0]
     assert plain["Verdict"] == "supported" and plain["Value"] > 0.9
     fixed = row(table, "C2", "test accuracy held fixed")
@@ -292,7 +292,7 @@ def test_c2_pools_after_ranking_within_each_architecture():
             {**one, "architecture": "resnet50", "gap": one["gap"] + 100, "losses": (1.0, loss)}
             for one, loss in zip(ordered(seed), 2 + 0.1 * np.arange(8), strict=True)
         ]
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     pooled = table[(table["Claim"] == "C2") & table["Architecture"].str.startswith("all")]
     assert len(pooled) == 3
     assert pooled["Value"].iloc[0] == pytest.approx(1)
@@ -323,7 +323,7 @@ def unlearned(excesses=EXCESSES, distances=None, seeds=SEEDS, **changes):
 
 
 def test_c3_is_students_t_over_the_seeds_excess():
-    table = verdicts.table5(study(unlearned()))
+    table = claims.table5(study(unlearned()))
     for method, verdict in (("CF", "supported"), ("BS", "undecided"), ("RL", "not supported")):
         found = row(table, "C3", f"{method}: drop under PGD in excess")
         assert (found["Low"], found["High"]) == pytest.approx(students(EXCESSES[method.lower()]))
@@ -336,7 +336,7 @@ def test_c3_is_students_t_over_the_seeds_excess():
 
 def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
     models = unlearned({"cf": (0, 1, 2), "rl": (0, 1, 2)})
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     relative = row(table, "C3", "CF, RL in the mean:", "% of its clean accuracy")
     plain = row(table, "C3", "CF, RL in the mean:", "(points)")
     assert relative["Value"] == pytest.approx(100 * plain["Value"] / 90)
@@ -346,7 +346,7 @@ def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
         for seed in SEEDS
         for method in ("cf", "rl")
     ]
-    table = verdicts.table5(study([*halved, *(model("retrain", seed) for seed in SEEDS)]))
+    table = claims.table5(study([*halved, *(model("retrain", seed) for seed in SEEDS)]))
     assert row(table, "C3", "CF, RL in the mean:", "(points)")["Verdict"] == "not supported"
     relative = row(table, "C3", "CF, RL in the mean:", "% of its clean accuracy")
     assert relative["Value"] == pytest.approx(0, abs=1e-9)
@@ -354,10 +354,10 @@ def test_c3_relative_to_clean_accuracy_is_not_fooled_by_a_low_one():
 
 def test_a_seed_that_lacks_a_method_is_not_the_mean_of_the_others():
     models = [one for one in unlearned() if (one["method"], one["seed"]) != ("cf", 0)]
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     for unit in ("(points)", "(% of its"):
         assert row(table, "C3", "CF, BS, RL in the mean:", unit)["Seeds"] == 2
-    alone = verdicts.table5(study(unlearned({"cf": (4, 5, 6), "ga": (0, 0, 0)})))
+    alone = claims.table5(study(unlearned({"cf": (4, 5, 6), "ga": (0, 0, 0)})))
     assert row(alone, "C3", "CF: ")["Key"] == "yes"
     assert row(alone, "C3", "GA: ")["Key"] == "no"
 
@@ -368,15 +368,15 @@ def test_a_model_without_clean_accuracy_has_no_relative_drop():
         {**one, **nothing} if (one["method"], one["seed"]) == ("retrain", 1) else one
         for one in unlearned()
     ]
-    table = verdicts.table5(study(models))
+    table = claims.table5(study(models))
     assert row(table, "C3", "CF, BS, RL in the mean:", "(points)")["Seeds"] == 3
     assert row(table, "C3", "CF, BS, RL in the mean:", "(% of its")["Seeds"] == 2
     all_zero = [{**one, **nothing} if one["method"] == "retrain" else one for one in unlearned()]
-    assert row(verdicts.table5(study(all_zero)), "C3", "in the mean", "(% of its")["Seeds"] == 0
+    assert row(claims.table5(study(all_zero)), "C3", "in the mean", "(% of its")["Seeds"] == 0
 
 
 def test_excess_by_epsilon_shows_every_seed():
-    table = verdicts.excess_by_epsilon(study(unlearned()))
+    table = claims.excess_by_epsilon(study(unlearned()))
     assert set(table["method"]) == set(EXCESSES)
     cf = table[table["method"] == "cf"].set_index("epsilon")
     assert list(cf.index) == pytest.approx([1 / 255, 2 / 255])
@@ -384,16 +384,16 @@ def test_excess_by_epsilon_shows_every_seed():
     assert list(cf[["seed 0", "seed 1", "seed 2"]].iloc[1]) == pytest.approx([3, 4, 5])
     assert [str(spread) for spread in cf["excess"]] == ["6.00 ± 1.00", "4.00 ± 1.00"]
     assert (cf["low"].iloc[0], cf["high"].iloc[0]) == pytest.approx(students([5, 6, 7]))
-    empty = verdicts.excess_by_epsilon(study([model("cf", 0)]))
+    empty = claims.excess_by_epsilon(study([model("cf", 0)]))
     assert empty.empty and {"method", "epsilon", "excess"} <= set(empty)
 
 
 def test_c3_names_the_forget_set_where_there_are_several_and_leaves_classes_out():
     one_set = unlearned() + unlearned(forget="class:3")
     both = one_set + unlearned(forget="random:0.5")
-    assert row(verdicts.table5(study(one_set)), "C3", "CF: ")["Measured"].endswith("(points)")
-    assert row(verdicts.table5(study(both)), "C3", "CF: ", "50 % random")["Seeds"] == 3
-    classes = verdicts.table5(study(unlearned(forget="class:3")))
+    assert row(claims.table5(study(one_set)), "C3", "CF: ")["Measured"].endswith("(points)")
+    assert row(claims.table5(study(both)), "C3", "CF: ", "50 % random")["Seeds"] == 3
+    classes = claims.table5(study(unlearned(forget="class:3")))
     assert row(classes, "C3", "CF: ")["Verdict"] == "supported"
 
 
@@ -408,7 +408,7 @@ def test_c3_names_the_forget_set_where_there_are_several_and_leaves_classes_out(
 def test_c4_asks_whether_clean_metrics_stand_in_for_robustness(sizes, rho, verdict):
     excesses = {name: (size,) * 3 for name, size in zip(EXCESSES, sizes, strict=True)}
     distances = {name: float(rank) for rank, name in enumerate(EXCESSES, 1)}
-    table = verdicts.table5(study(unlearned(excesses, distances)))
+    table = claims.table5(study(unlearned(excesses, distances)))
     found = row(table, "C4", "average gap")
     assert found["Value"] == pytest.approx(rho)
     assert found["Verdict"] == verdict
@@ -441,7 +441,7 @@ def restricted(seeds=SEEDS):
 
 
 def test_c5_pairs_methods_and_averages_them_before_the_interval():
-    table = verdicts.table5(study(restricted()))
+    table = claims.table5(study(restricted()))
     found = {
         name: row(table, "C5", f"last layers: {words}")
         for name, words in (
@@ -484,7 +484,7 @@ def everything(seeds=SEEDS):
 
 def sound(table):
     """Check what every table of verdicts has to keep to."""
-    assert set(table["Verdict"]) <= set(verdicts.VERDICTS)
+    assert set(table["Verdict"]) <= set(claims.VERDICTS)
     assert table.loc[table["Seeds"] < 3, "Verdict"].eq("undecided").all()
     decided = table[table["Verdict"] != "undecided"]
     assert (decided["Low"] <= decided["High"]).all()
@@ -495,8 +495,8 @@ def sound(table):
 
 
 def test_the_vocabulary_and_every_claim():
-    assert verdicts.VERDICTS == ("supported", "not supported", "undecided")
-    table = sound(verdicts.table5(study(everything())))
+    assert claims.VERDICTS == ("supported", "not supported", "undecided")
+    table = sound(claims.table5(study(everything())))
     assert list(dict.fromkeys(table["Claim"])) == ["C1", "C2", "C3", "C4", "C5"]
     key = table[table["Key"] == "yes"]
     assert list(dict.fromkeys(key["Claim"])) == ["C1", "C2", "C3", "C4", "C5"]
@@ -509,7 +509,7 @@ def test_the_vocabulary_and_every_claim():
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_fewer_than_three_seeds_decide_nothing(seeds):
-    table = sound(verdicts.table5(study(everything(seeds))))
+    table = sound(claims.table5(study(everything(seeds))))
     assert len(table)
     assert set(table["Verdict"]) == {"undecided"}
     assert table["What would change it"].str.startswith("at least 3 seeds").all()
@@ -531,22 +531,22 @@ def test_fewer_than_three_seeds_decide_nothing(seeds):
     ],
 )
 def test_a_study_that_lacks_models_is_judged_on_the_rest(keep):
-    sound(verdicts.table5(study([one for one in everything() if keep(one)])))
+    sound(claims.table5(study([one for one in everything() if keep(one)])))
 
 
 @pytest.mark.parametrize("lacking", [*((name,) for name in FRAMES), FRAMES[:3], FRAMES])
 def test_a_study_that_lacks_measurements_is_judged_on_the_rest(lacking):
     s = study(everything(), **dict.fromkeys(lacking))
-    table = sound(verdicts.table5(s))
-    claims = set(table["Claim"])
-    assert ("C3" in claims) == ("robust" not in lacking)
-    assert ("C1" in claims) == ("gap" not in lacking)
-    assert not claims if lacking == FRAMES else claims
-    assert len(verdicts.excess_by_epsilon(s)) == (0 if "robust" in lacking else 10)
+    table = sound(claims.table5(s))
+    judged = set(table["Claim"])
+    assert ("C3" in judged) == ("robust" not in lacking)
+    assert ("C1" in judged) == ("gap" not in lacking)
+    assert not judged if lacking == FRAMES else judged
+    assert len(claims.excess_by_epsilon(s)) == (0 if "robust" in lacking else 10)
 
 
 def test_another_attack_than_the_measured_ones_leaves_its_rows_out():
-    table = sound(verdicts.table5(study(everything()), attack="fgsm"))
+    table = sound(claims.table5(study(everything()), attack="fgsm"))
     assert set(table["Claim"]) == {"C1", "C5"}
 
 

@@ -2,17 +2,24 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unlearnkit.report.figures.fairness import GROUPS, LARGE, LAYERS, PUBLISHED
-from unlearnkit.report.figures.style import default_forget
 from unlearnkit.report.judging import SEEDS
 from unlearnkit.report.stats import interval, spearman
 from unlearnkit.report.tables.frames import architecture_title, caption, method_title, rows
 
+PUBLISHED = Path(__file__).parent / "paper_fairness_gap.csv"
+LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
+LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
+# First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
+GROUPS = {
+    57: ((1, ""), (2, "stage 1"), (13, "stage 2"), (27, "stage 3"), (47, "stage 4")),
+    9: ((1, "block 1"), (3, "2"), (5, "3"), (7, "4"), (9, "norm")),
+}
 COLUMNS = ("Architecture", "Observation", "Published", "Ours", "Holds", "Why", "Seeds")
 # ResNet-50's `downsample` containers, each with the BatchNorm inside that gives the same output
 CONTAINERS = {"resnet50": ((5, 6), (16, 17), (30, 31), (50, 51))}
@@ -41,14 +48,26 @@ class Curves:
     error: pd.DataFrame
 
 
+def read_published() -> pd.DataFrame:
+    """Return the values read off the published Figure 1, which is of CIFAR-10.
+
+    Returns
+    -------
+    DataFrame
+        architecture, method, layer_index (from 1), fairness_gap and reading_error, of the points
+        that are seen; a curve that hides behind another has no row.
+    """
+    return pd.read_csv(PUBLISHED)
+
+
 def curves(s: Any, architecture: str, forget: str | None, reading: str) -> Curves | None:
     """Return both sides' curves of an architecture, or None if they cannot be compared.
 
     That is: not the same number of layers, or no method in common.
     """
     gap = rows(s, "gap", architecture=architecture, scope="all", progress=1.0, reading=reading)
-    gap = gap[gap["forget"] == default_forget(s, forget)]
-    published = pd.read_csv(PUBLISHED)
+    gap = gap[gap["forget"] == _shown(s, forget)]
+    published = read_published()
     published = published[published["architecture"] == architecture]
     layers = LAYERS.get(architecture)
     common = [name for name in published["method"].unique() if name in set(gap["method"])]
@@ -62,6 +81,11 @@ def curves(s: Any, architecture: str, forget: str | None, reading: str) -> Curve
         for value in ("fairness_gap", "reading_error")
     )
     return Curves(architecture, ours[common].clip(lower=TINY), paper, error)
+
+
+def _shown(s: Any, forget: str | None) -> str:
+    first = (name for frame in ("quality", "gap", "robust") for name in rows(s, frame)["forget"])
+    return next(first, "") if forget is None else forget
 
 
 def _filled(frame: pd.DataFrame, architecture: str) -> pd.DataFrame:

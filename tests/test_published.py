@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnkit.report.figures import PUBLISHED
-from unlearnkit.report.observations import _decide, _parts_at, curves, observations
+from unlearnkit.report.published import _decide, _parts_at, curves, observations, read_published
 from unlearnkit.report.readings import nearest, outliers, readings
 from unlearnkit.report.tables.saving import latex, markdown, numeric
 from unlearnkit.report.tidy import COLUMNS
 
-PAPER = pd.read_csv(PUBLISHED)
+PAPER = read_published()
 NAMES = ["Architecture", "Observation"]
 
 
