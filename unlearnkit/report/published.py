@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.report.judging import SEEDS
+from unlearnkit.report.claims import SEEDS
 from unlearnkit.report.stats import interval, spearman
 from unlearnkit.report.tables.frames import architecture_title, caption, method_title, rows
 
