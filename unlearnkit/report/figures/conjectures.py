@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from unlearnkit.report.claims import models_of
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
-from unlearnkit.report.stats import Correlation, over_seeds, partial_spearman, spearman
+from unlearnkit.report.frames import over_seeds
+from unlearnkit.report.stats import Correlation, correlation
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
     architecture_title,
@@ -62,15 +63,15 @@ def _correlations(data: pd.DataFrame, seed: int) -> dict[tuple[str, str, str], C
     for name in names:
         part = data[data["architecture"] == name]
         along = part[part["method"] == "original"]
-        found["C1", name, ""] = spearman(along["gap_mean"], along["accuracy"], seed=seed)
+        found["C1", name, ""] = correlation(along["gap_mean"], along["accuracy"], seed=seed)
         gap, drop = part["gap_mean"], part["drop"]
-        found["C2", name, ""] = spearman(gap, drop, seed=seed)
-        found["C2", name, "accuracy"] = partial_spearman(gap, drop, part["accuracy"], seed=seed)
+        found["C2", name, ""] = correlation(gap, drop, seed=seed)
+        found["C2", name, "accuracy"] = correlation(gap, drop, part["accuracy"], seed=seed)
     if len(names) > 1:
         both = data.dropna(subset=["gap_mean", "drop"])
-        found["C2", "across", ""] = spearman(both["gap_mean"], both["drop"], seed=seed)
+        found["C2", "across", ""] = correlation(both["gap_mean"], both["drop"], seed=seed)
         ranked = both.groupby("architecture")[["gap_mean", "drop"]].rank(pct=True)
-        found["C2", "within", ""] = spearman(ranked["gap_mean"], ranked["drop"], seed=seed)
+        found["C2", "within", ""] = correlation(ranked["gap_mean"], ranked["drop"], seed=seed)
     return found
 
 

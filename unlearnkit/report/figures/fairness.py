@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
+from unlearnkit.report.frames import over_seeds
 from unlearnkit.report.published import GROUPS, LARGE, LAYERS, read_published
-from unlearnkit.report.stats import over_seeds
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
     architecture_title,

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
-from unlearnkit.report.stats import over_seeds
+from unlearnkit.report.frames import over_seeds
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
     architecture_title,

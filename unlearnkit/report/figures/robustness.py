@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure, Look
-from unlearnkit.report.stats import over_seeds
+from unlearnkit.report.frames import over_seeds
 from unlearnkit.report.tables import frames
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
