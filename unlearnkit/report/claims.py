@@ -43,10 +43,7 @@ STUDY_METHODS = ["cf", "bs", "rl", "scrub", "salun"]
 
 @dataclass(frozen=True)
 class Rule:
-    """An interval, cut to the statistic's `span`, has to lie wholly `side` of `bound`.
-
-    `side` is "below", "above", or "within": between −`bound` and `bound`.
-    """
+    """An interval, cut to `span`, has to lie wholly "below", "above" or "within" ± `bound`."""
 
     side: str
     bound: float
@@ -105,12 +102,8 @@ def judge(values: Iterable[float], rule: Rule) -> dict[str, Any]:
 def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.DataFrame:
     """Table 5: what was measured on each claim, its interval over seeds, and the verdict.
 
-    Parameters
-    ----------
-    reading : str
-        Which σ the fairness-gap is of.
-    attack : str, optional
-        The drop is under this one, white-box, test images, mean over ε > 0; by default the study's.
+    The fairness-gap is of this `reading` of σ; the drop is under `attack` (if None, the study's),
+    white-box, on test images, mean over ε > 0.
 
     Returns
     -------
@@ -126,6 +119,7 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
     found += [*_c4(s, models, finished, hurt), *_c5(s, finished, drop)]
     rows = [(*names, *judge(values, rule).values()) for *names, values, rule in found]
     table = pd.DataFrame(rows, columns=COLUMNS)
+    table["Key"] = table["Key"].map({True: "yes", False: "no"})
     table.attrs["caption"] = s.caption(
         "The claims, judged: each statistic is computed within each seed; mean and 95 % Student t "
         f"interval over seeds. Fewer than {SEEDS} seeds decide nothing. A claim rests on its key "
@@ -138,7 +132,7 @@ def by_reading(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     """Return Table 5's key rows of C1 and C2 under every reading of σ that the study has."""
     names = ["Claim", "Architecture", "Measured"]
     tables = [table5(s, reading=name, attack=attack).assign(Reading=name) for name in READINGS]
-    table = pd.concat(tables)[lambda t: (t["Key"] == "yes") & t["Claim"].isin(["C1", "C2"])]
+    table = pd.concat(tables).query("Key == 'yes' and Claim in ['C1', 'C2']")
     table = table.sort_values(names, key=lambda name: pd.factorize(name)[0], ignore_index=True)
     table = table[[*names, "Reading", *COLUMNS[4:9]]]
     table.attrs["caption"] = s.caption(
@@ -207,11 +201,16 @@ def _architectures(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, pd.Data
 
 def _places(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield architecture, the forget set's name if it has to be said, and their rows."""
-    sets = [name for name in s.forgets if name in set(frame["forget"])]
+    sets = list(dict.fromkeys(frame["forget"]))
     sets = [name for name in sets if name.startswith("random:")] or sets
     for architecture, part in _architectures(s, frame[frame["forget"].isin(sets)]):
         for name, group in part.groupby("forget", sort=False):
             yield architecture, f", {forget_title(name)}" if len(sets) > 1 else "", group
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the seeds that have every method of `frame`."""
+    return frame.groupby("seed").filter(lambda seed: len(seed) == frame["method"].nunique())
 
 
 def _rho(frame: pd.DataFrame, *columns: str) -> list[float]:
@@ -225,11 +224,11 @@ def _c1(s: Study, models: pd.DataFrame) -> Iterator[tuple]:
         wide = part.pivot(index="seed", columns="progress", values="gap_mean")
         if wide.shape[1] > 1:
             text = "ρ of mean fairness-gap and test accuracy over the original's checkpoints"
-            yield "C1", "yes", name, text, _rho(part, "gap_mean", "accuracy"), FALLS
+            yield "C1", True, name, text, _rho(part, "gap_mean", "accuracy"), FALLS
         if wide.shape[1] > 1 and 1.0 in wide:
             first = wide.columns[0]
             text = f"mean fairness-gap of the finished original, ratio to progress {first:g}"
-            yield "C1", "no", name, text, wide[1.0] / wide[first], LESS
+            yield "C1", False, name, text, wide[1.0] / wide[first], LESS
 
 
 def _c2(s: Study, models: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -237,16 +236,16 @@ def _c2(s: Study, models: pd.DataFrame, drop: str) -> Iterator[tuple]:
     models = models.dropna(subset=columns[:2])
     parts = list(_architectures(s, models))
     if len(parts) > 1:
-        whole = models.dropna(subset=columns)
+        whole = models.dropna(subset=columns).round(9)  # ties differ by rounding
         ranks = whole.groupby(["seed", "architecture"])[columns].rank(pct=True)
         parts.append(("all, ranked within each", whole[["seed"]].join(ranks)))
     text = f"ρ of mean fairness-gap and {drop}"
     for name, part in parts:
-        yield "C2", "no", name, text, _rho(part, "gap_mean", "drop"), RISES
+        yield "C2", False, name, text, _rho(part, "gap_mean", "drop"), RISES
         fixed = _rho(part, "gap_mean", "drop", "accuracy")
-        yield "C2", "yes", name, f"{text}, test accuracy held fixed", fixed, RISES
+        yield "C2", True, name, f"{text}, test accuracy held fixed", fixed, RISES
         relative = _rho(part, "gap_mean", "relative_drop")
-        yield "C2", "no", name, f"{text}, relative to clean accuracy", relative, RISES
+        yield "C2", False, name, f"{text}, relative to clean accuracy", relative, RISES
 
 
 def _c3(s: Study, hurt: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -256,15 +255,14 @@ def _c3(s: Study, hurt: pd.DataFrame, drop: str) -> Iterator[tuple]:
         methods = [method for method in s.methods if method in means["excess"]]
         ours = [method for method in methods if method in STUDY_METHODS]
         for method in methods:
-            key = "yes" if ours == [method] else "no"
             said = f"{s.title(method)}: {text} (points){words}"
-            yield "C3", key, name, said, means["excess"][method], HIGHER
+            yield "C3", ours == [method], name, said, means["excess"][method], HIGHER
         if len(ours) > 1:
             titles = ", ".join(map(s.title, ours))
             for column, unit in (("excess", "points"), ("relative", "% of its clean accuracy")):
                 mean = means[column][ours].mean(axis=1, skipna=False)
                 said = f"{titles} in the mean: {text} ({unit}){words}"
-                yield "C3", "yes", name, said, mean, HIGHER
+                yield "C3", True, name, said, mean, HIGHER
 
 
 def _c4(
@@ -274,12 +272,10 @@ def _c4(
     whole = finished[finished["scope"] == "all"].join(size, on=MODEL)
     for name, words, part in _places(s, whole.dropna(subset=["average_gap", "excess"])):
         text = f"ρ over methods of average gap and size of the excess drop{words}"
-        wide = part.pivot(index="seed", columns="method", values=["average_gap", "excess"]).dropna()
-        rho = [spearman(seed["average_gap"], seed["excess"]) for _, seed in wide.iterrows()]
-        yield "C4", "yes", name, text, rho, NO_STAND_IN
+        yield "C4", True, name, text, _rho(_complete(part), "average_gap", "excess"), NO_STAND_IN
     for name, part in _architectures(s, models.dropna(subset=["gap_mean", "drop"])):
         text = "ρ of mean fairness-gap and drop, test accuracy held fixed (as in C2)"
-        yield "C4", "yes", name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES
+        yield "C4", True, name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES
 
 
 def _c5(s: Study, finished: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -294,8 +290,7 @@ def _c5(s: Study, finished: pd.DataFrame, drop: str) -> Iterator[tuple]:
             layers = f"{scope} layers{' (for contrast)' if scope == 'first' else ''}: "
             for column, (text, _, rule) in LAYERWISE.items():
                 measured = part[part["scope"] == scope].dropna(subset=[column])
-                wide = measured.pivot(index="seed", columns="method", values=column)
-                mean = wide.mean(axis=1, skipna=False)
-                key = "no" if scope == "first" or column == "gap_mean" else "yes"
-                if len(wide):
+                mean = _complete(measured).groupby("seed")[column].mean()
+                key = scope != "first" and column != "gap_mean"
+                if len(measured):
                     yield "C5", key, name, layers + text.format(drop=drop) + words, mean, rule
