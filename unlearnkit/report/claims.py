@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.report.judging import CHANGE, SEEDS, VERDICTS, Rule, judge
-from unlearnkit.report.stats import interval, mean_std, partial_spearman, spearman
+from unlearnkit.report.stats import interval, mean_std, spearman
 from unlearnkit.report.tables import frames
 from unlearnkit.report.tables.frames import (
     ARCHITECTURES,
@@ -269,12 +269,9 @@ def _places(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def _rho(frame: pd.DataFrame, x: str, y: str, given: str | None = None) -> list[float]:
-    """Return Spearman's ρ within each seed; its own interval and p are not needed."""
-    few = {"resamples": 1, "permutations": 1}
-    if given is None:
-        return [spearman(part[x], part[y], **few).rho for _, part in frame.groupby("seed")]
-    seeds = frame.groupby("seed")
-    return [partial_spearman(part[x], part[y], part[given], **few).rho for _, part in seeds]
+    """Return Spearman's ρ within each seed."""
+    seeds = (part for _, part in frame.groupby("seed"))
+    return [spearman(part[x], part[y], part[given] if given else None) for part in seeds]
 
 
 # --- the claims ---------------------------------------------------------------------------------
