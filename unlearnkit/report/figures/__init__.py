@@ -36,7 +36,7 @@ from unlearnkit.report.figures.style import (
 from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
 from unlearnkit.report.stats import over_seeds, partial_spearman, spearman
 from unlearnkit.report.study import Study
-from unlearnkit.report.tables.frames import check_reading, excess, forget_title, summaries
+from unlearnkit.report.frames import excess, forget_title, summaries
 from unlearnkit.results import ID, SCOPES
 
 RANGE = ("pi", 100)  # minimum to maximum
