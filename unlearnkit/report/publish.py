@@ -6,8 +6,7 @@ from typing import Any
 
 from unlearnkit.errors import unknown
 from unlearnkit.report import claims, figures, tables
-from unlearnkit.report.published import observations
-from unlearnkit.report.readings import outliers, readings
+from unlearnkit.report.published import observations, outliers, readings
 
 
 def _attack(study: Any) -> str:
