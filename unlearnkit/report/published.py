@@ -131,9 +131,10 @@ def _parting(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield where the curves part: of all methods and, on ResNet-50, without the large two."""
     layers = len(both.paper)
     panels = {"all methods": list(both.ours)}
-    if layers == LAYERS["resnet50"] and set(LARGE) & set(both.ours):
-        names = ", ".join(map(s.title, LARGE))
-        panels[f"without {names}"] = [name for name in both.ours if name not in LARGE]
+    large = [name for name in LARGE if name in both.ours]
+    if layers == LAYERS["resnet50"] and large:
+        rest = [name for name in both.ours if name not in LARGE]
+        panels[f"without {', '.join(map(s.title, large))}"] = rest
     for words, chosen in panels.items():
         whole = both.ours[chosen].dropna()
         if len(chosen) < 2 or whole.empty:
