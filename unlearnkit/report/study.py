@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pandas as pd
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.report.sweep import read_sweep
-from unlearnkit.results import ID, READINGS, Cell, Results
+from unlearnkit.results import ID, READINGS, SCOPES, Results
 
+Json = dict[str, Any]
 COLUMNS = {
     "quality": [*ID, "metric", "value"],
     "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
@@ -24,7 +25,6 @@ COLUMNS = {
     "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
     "log": [*ID, "name", "value"],
 }
-ACCESS = {"robustness": "white-box", "transfer": "transfer"}
 NAN = float("nan")
 
 
@@ -34,9 +34,8 @@ class NothingToDraw(UserError):
 
 def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
     """Return the distinct `values`: those `known` first, in that order, then as they appear."""
-    found = list(dict.fromkeys(values))
-    first = [name for name in dict.fromkeys(known) if name in found]
-    return first + [name for name in found if name not in first]
+    found, known = dict.fromkeys(values), dict.fromkeys(known)
+    return [name for name in known if name in found] + [name for name in found if name not in known]
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,14 @@ class Study:
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
     log : name and value of what a method reports about itself
+    order : column -> its values that have results, in display order
     """
 
     results: Results
     folder: Path
 
     @property
-    def profile(self) -> dict[str, Any]:
+    def profile(self) -> Json:
         """The settings that the numbers were computed with."""
         return self.results.study["settings"]
 
@@ -74,6 +74,12 @@ class Study:
     def name(self) -> str:
         """Name of the study's folders under results/ and figures/."""
         return self.folder.name
+
+    @property
+    def output(self) -> Path:
+        """Folder of the tables and figures: in figures/ beside results/, or $UNLEARNKIT_OUTPUT."""
+        beside = self.folder.parents[1]
+        return Path(os.environ.get("UNLEARNKIT_OUTPUT", beside)) / "figures" / self.name
 
     @property
     def dataset(self) -> str:
@@ -91,53 +97,47 @@ class Study:
         return self.profile["report"]["attack"]
 
     @property
-    def output(self) -> Path:
-        """Folder of the tables and figures: in figures/ beside results/, or $UNLEARNKIT_OUTPUT."""
-        beside = self.folder.parents[1]
-        return Path(os.environ.get("UNLEARNKIT_OUTPUT", beside)) / "figures" / self.name
-
-    def entries(self, kind: str) -> list[dict[str, Any]]:
-        """Return name, title and more of all "methods", "attacks", "architectures", "measures"."""
-        return self.results.study.get(kind, [])
-
-    @cached_property
-    def titles(self) -> dict[str, str]:
-        """What methods, attacks, architectures and measures are called in tables, by name."""
-        kinds = ("methods", "attacks", "architectures", "measures")
-        return {entry["name"]: entry["title"] for kind in kinds for entry in self.entries(kind)}
-
-    def title(self, name: str) -> str:
-        """Return what a method, attack, measure or architecture is called in tables."""
-        return self.titles.get(name, name)
+    def measures(self) -> list[Json]:
+        """Name, title and digits of each measure of the user's own."""
+        return self.results.study.get("measures", [])
 
     @property
     def colors(self) -> dict[str, str]:
         """Colour of each method of the study, "" where it has none of its own."""
-        return {entry["name"]: entry["color"] for entry in self.entries("methods")}
+        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
+
+    def title(self, name: str) -> str:
+        """Return what a method, attack, measure or architecture is called in tables."""
+        study = self.results.study
+        entries = [*study["methods"], *study["attacks"], *study["architectures"], *self.measures]
+        return next((entry["title"] for entry in entries if entry["name"] == name), name)
+
+    @cached_property
+    def order(self) -> dict[str, list[str]]:
+        cells = [record.cell for record in self.results.records]
+        known = {
+            "architecture": [entry["name"] for entry in self.results.study["architectures"]],
+            "forget": [entry["set"] for entry in self.profile["forget"]],
+            "method": list(self.colors),
+            "scope": SCOPES,
+        }
+        order = {k: arranged(names, (getattr(c, k) for c in cells)) for k, names in known.items()}
+        return order | {"attack": [entry["name"] for entry in self.results.study["attacks"]]}
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have results, in display order."""
-        return self._found("method", (entry["name"] for entry in self.entries("methods")))
+        return self.order["method"]
 
     @property
     def architectures(self) -> list[str]:
         """Names of the architectures that have results, in display order."""
-        names = (entry["name"] for entry in self.entries("architectures"))
-        return self._found("architecture", names)
-
-    @property
-    def forgets(self) -> list[str]:
-        """The forget sets that have results, in the profile's order."""
-        return self._found("forget", (entry["set"] for entry in self.profile["forget"]))
+        return self.order["architecture"]
 
     @property
     def first_forget(self) -> str:
         """The forget set that is shown where none is named: the profile's first with results."""
-        return next(iter(self.forgets), "")
-
-    def _found(self, field: str, known: Iterable[str]) -> list[str]:
-        return arranged(known, (getattr(record.cell, field) for record in self.results.records))
+        return next(iter(self.order["forget"]), "")
 
     def rows(self, name: str, **equal: Any) -> pd.DataFrame:
         """Return the rows of frame `name` whose columns have (one of) the values in `equal`.
@@ -168,15 +168,14 @@ class Study:
     @property
     def stamp(self) -> str:
         """When and from which state of the code the numbers were computed."""
-        machine = self.results.machine
-        return f"computed on {machine['date']} at {machine['commit']}"
+        return "computed on {date} at {commit}".format_map(self.results.machine)
 
     @property
     def hours(self) -> float:
         """How long computing took, trainings and measurements, with that many models at a time."""
         done: dict[str, float] = {}
         for record in self.results.records:
-            facts = self._facts(record.cell)
+            facts = self._facts(record)
             for stage in record.stages:
                 done[stage["key"]] = facts.get("walls", {}).get(stage["stage"], 0.0)
             # A training that was cut off and resumed knows its seconds, its last part's walls.
@@ -185,7 +184,7 @@ class Study:
         return sum(done.values()) / self.results.machine["workers"] / 3600
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Json:
         """What goes beside tables and figures: the same on every machine that computes them."""
         return {
             "profile": self.profile_name,
@@ -211,13 +210,10 @@ class Study:
 
     @property
     def settings(self) -> pd.DataFrame:
-        """Every hyper-parameter of every method, a row for each method and architecture."""
-        rows = [
-            {"architecture": architecture, "method": name} | values
-            for architecture, methods in self.results.study["hyperparameters"].items()
-            for name, values in methods.items()
-        ]
-        return pd.DataFrame(rows).set_index(["architecture", "method"])
+        """Every hyper-parameter of every method, a row for each architecture and method."""
+        found = self.results.study["hyperparameters"]
+        parts = {name: pd.DataFrame(methods).T for name, methods in found.items()}
+        return pd.concat(parts, names=["architecture", "method"])
 
     @property
     def speed(self) -> pd.DataFrame:
@@ -227,11 +223,11 @@ class Study:
         Retrain, and where it was not measured.
         """
         rows = []
-        for cell in (record.cell for record in self.results.records):
-            if cell.method not in ("original", "retrain") or cell.scope != "all":
-                continue
-            if cell.progress == 1:
-                facts, size = self._facts(cell), self.splits.loc[f"{cell.forget} seed {cell.seed}"]
+        for record in self.results.records:
+            cell, facts = record.cell, self._facts(record)
+            scratch = cell.method in ("original", "retrain") and cell.scope == "all"
+            if scratch and cell.progress == 1:
+                size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
                 images = size["retain"] + (size["forget"] if cell.method == "original" else 0)
                 seconds = facts.get("seconds") or NAN
                 rate = images * self.profile["training"][cell.architecture]["epochs"] / seconds
@@ -241,17 +237,17 @@ class Study:
 
     @cached_property
     def quality(self) -> pd.DataFrame:
-        def metrics(stage: dict[str, Any]) -> Iterable[tuple]:
-            value = stage["value"]
-            return value.items() if stage["stage"] == "quality" else [tuple(value.values())]
-
-        return self._frame("quality", ("quality", "measure"), metrics)
+        metrics = {
+            "quality": lambda value, _: value.items(),
+            "measure": lambda value, name: [(name, value["value"])],
+        }
+        return self._frame("quality", metrics)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
         rows = []
         for record in self.results.records:
-            made, facts = record.stages[0]["value"], self._facts(record.cell)
+            made, facts = record.stages[0]["value"], self._facts(record)
             if record.cell.progress == 1:
                 numbers = (facts.get("seconds"), made.get("memory", {}).get("total"))
                 numbers += (facts.get("peak_memory"), made.get("parameters"))
@@ -260,63 +256,61 @@ class Study:
 
     @cached_property
     def sigma(self) -> pd.DataFrame:
-        def classes(stage: dict[str, Any]) -> Iterator[tuple]:
-            for *layer, row in _layers(stage):
-                yield from ((*layer, index, sigma) for index, sigma in enumerate(row))
-
-        return self._frame("sigma", ("fairness",), classes)
+        return self._frame("sigma", {"fairness": _sigma})
 
     @cached_property
     def gap(self) -> pd.DataFrame:
-        def gaps(stage: dict[str, Any]) -> Iterator[tuple]:
-            return ((*layer, float(np.ptp(row))) for *layer, row in _layers(stage))
-
-        return self._frame("gap", ("fairness",), gaps)
+        return self._frame("gap", {"fairness": _gaps})
 
     @cached_property
     def robust(self) -> pd.DataFrame:
-        return self._frame("robust", tuple(ACCESS), _accuracies)
+        access = {"robustness": "white-box", "transfer": "transfer"}
+        return self._frame("robust", {k: partial(_accuracies, a) for k, a in access.items()})
 
     @cached_property
     def log(self) -> pd.DataFrame:
-        return self._frame("log", ("unlearn",), lambda stage: stage["value"]["log"].items())
+        return self._frame("log", {"unlearn": lambda value, _: value["log"].items()})
 
-    def _facts(self, cell: Cell) -> dict[str, Any]:
-        """Return what belongs to the machine that computed a cell: seconds, memory, walls."""
-        return self.results.machine["cells"].get(cell.name, {})
+    def _facts(self, record: files.Record) -> Json:
+        """Return what belongs to the machine that computed a model: seconds, memory, walls."""
+        return self.results.machine["cells"].get(record.cell.name, {})
 
-    def _frame(
-        self, name: str, kinds: tuple[str, ...], rows_of: Callable[[dict], Iterable[tuple]]
-    ) -> pd.DataFrame:
-        """Return the `rows_of` each stage of these `kinds`, with columns even if there is none."""
-        rows = [
-            (*astuple(record.cell), *row)
-            for record in self.results.records
-            for stage in record.stages
-            if stage["stage"].partition("/")[0] in kinds
-            for row in rows_of(stage)
-        ]
+    def _frame(self, name: str, kinds: dict[str, Callable[[Json, str], Iterable]]) -> pd.DataFrame:
+        """Return frame `name`: the rows that each stage of one of the `kinds` gives."""
+        rows = []
+        for record in self.results.records:
+            for stage in record.stages:
+                kind, _, of = stage["stage"].partition("/")
+                if kind in kinds:
+                    cell = astuple(record.cell)
+                    rows += [(*cell, *row) for row in kinds[kind](stage["value"], of)]
         return pd.DataFrame(rows, columns=COLUMNS[name])
 
 
-def _layers(stage: dict[str, Any]) -> Iterator[tuple]:
+def _layers(value: Json) -> Iterator[tuple]:
     """Yield reading, layer_index, layer_name and σ of each class, of the readings measured."""
-    value = stage["value"]
     for reading in (name for name in READINGS if name in value):
         for index, (layer, row) in enumerate(zip(value["layers"], value[reading], strict=True), 1):
             yield reading, index, layer, row
 
 
-def _accuracies(stage: dict[str, Any]) -> Iterator[tuple]:
-    """Yield accuracy under attack (%) for each set of images, ε and class, -1 for all."""
-    (kind, attack), value = stage["stage"].split("/"), stage["value"]
+def _sigma(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, label, x) for *layer, row in _layers(value) for label, x in enumerate(row))
+
+
+def _gaps(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, float(np.ptp(row))) for *layer, row in _layers(value))
+
+
+def _accuracies(access: str, value: Json, attack: str) -> Iterator[tuple]:
+    """Yield the accuracy under attack for each set of images, ε and class, -1 for all."""
     for images, counts in value["sets"].items():
         for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
-            numbers = {-1: (sum(counts["n"]), sum(right))}
-            numbers |= dict(enumerate(zip(counts["n"], right, strict=True)))
-            for index, (n, hits) in numbers.items():
+            classes = {-1: (sum(counts["n"]), sum(right))}
+            classes |= enumerate(zip(counts["n"], right, strict=True))
+            for index, (n, hits) in classes.items():
                 if n:
-                    yield attack, epsilon / 255, images, ACCESS[kind], index, n, 100 * hits / n
+                    yield attack, epsilon / 255, images, access, index, n, 100 * hits / n
 
 
 def read_study(folder: Path) -> Study:
@@ -344,13 +338,17 @@ def load_study(
         If there are no results to read; it says how to compute them.
     """
     if recompute:
-        from unlearnkit.study import run
+        from unlearnkit.study import load_profile, run_study
 
-        return run.run_study(run.load_profile(profile), dataset or None)
+        return read_study(run_study(load_profile(profile), dataset or None))
     stem = Path(profile).stem if profile.endswith(".toml") else profile
     own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
     where = files.own_results if own else files.committed_folder
-    folder = where(files.study_name(stem, _settings(where(stem)), dataset or None))
+    try:
+        settings = json.loads((where(stem) / "study.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        settings = {}  # of a data set of one's own there may be results alone
+    folder = where(files.study_name(stem, settings, dataset or None))
     if not (folder / "study.json").exists():
         option = f" --dataset {dataset}" if dataset else ""
         raise UserError(
@@ -358,11 +356,3 @@ def load_study(
             f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
         )
     return read_study(folder)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the study in `folder`, none if there is none."""
-    try:
-        return json.loads((folder / "study.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
