@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from unlearnkit.report import claims, figures
 from unlearnkit.report.claims import Rule, judge
-from unlearnkit.report.tables.saving import latex, markdown
+from unlearnkit.report.tables import latex, markdown
 
 SEEDS = (0, 1, 2)
 FRAMES = ["quality", "gap", "robust", "cost"]
