@@ -96,7 +96,7 @@ def average_gap(quality: pd.DataFrame) -> pd.DataFrame:
     rows = quality[quality["metric"].isin(GAP_METRICS)]
     wide = rows.pivot(index=ID, columns="metric", values="value").reindex(columns=GAP_METRICS)
     wide = wide.reset_index()
-    paired = _beside_retrain(wide, ["architecture", "forget", "seed"], GAP_METRICS)
+    paired = beside_retrain(wide, ["architecture", "forget", "seed"], GAP_METRICS)
     distances = [(paired[name] - paired[f"{name}_retrain"]).abs() for name in GAP_METRICS]
     gap = pd.concat(distances, axis=1).mean(axis=1, skipna=False)
     return wide[ID].assign(average_gap=gap.to_numpy())
@@ -116,12 +116,12 @@ def excess(robust: pd.DataFrame) -> pd.DataFrame:
     frame = robust.merge(clean, on=[*ID, *setting], how="left", validate="many_to_one")
     frame["drop"] = frame.pop("clean") - frame["accuracy"]
     keys = ["architecture", "forget", "seed", "epsilon", *setting]
-    frame = _beside_retrain(frame, keys, ["drop"])
+    frame = beside_retrain(frame, keys, ["drop"])
     frame["excess"] = frame["drop"] - frame.pop("drop_retrain")
     return frame.set_index(robust.index)
 
 
-def _beside_retrain(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
+def beside_retrain(frame: pd.DataFrame, keys: list[str], values: list[str]) -> pd.DataFrame:
     """Add the retrained model's `values`, matched on `keys`, as columns ending in `_retrain`."""
     exact = (frame["method"] == "retrain") & (frame["scope"] == "all") & (frame["progress"] == 1)
     reference = frame.loc[exact, [*keys, *values]]

@@ -25,6 +25,7 @@ from unlearnkit.report.study import Study
 PUBLISHED = Path(__file__).parent / "paper_fairness_gap.csv"
 LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
 LARGE = ("salun", "scrub")  # the two that the published panel (b), of ResNet-50, leaves out
+LARGE_ON = "resnet50"
 # First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
 GROUPS = {
     57: ((1, ""), (2, "stage 1"), (13, "stage 2"), (27, "stage 3"), (47, "stage 4")),

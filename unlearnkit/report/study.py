@@ -338,9 +338,9 @@ def load_study(
         If there are no results to read; it says how to compute them.
     """
     if recompute:
-        from unlearnkit.study import run
+        from unlearnkit.study import load_profile, run_study
 
-        return run.run_study(run.load_profile(profile), dataset or None)
+        return read_study(run_study(load_profile(profile), dataset or None))
     stem = Path(profile).stem if profile.endswith(".toml") else profile
     own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
     where = files.own_results if own else files.committed_folder
