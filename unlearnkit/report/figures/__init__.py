@@ -21,15 +21,14 @@ from unlearnkit.report.figures.points import (
     layerwise_data,
     samples,
 )
-from unlearnkit.report.figures.style import save_figure
 from unlearnkit.report.frames import excess, over_seeds
-from unlearnkit.report.published import GROUPS, LARGE, LAYERS, read_published
+from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
 from unlearnkit.report.study import NothingToDraw, Study
 from unlearnkit.results import ID
 
 __all__ = ["NothingToDraw", "conjectures", "conjectures_data", "conjectures_statistics"]
 __all__ += ["fairness_gap", "fairness_gap_data", "layerwise", "layerwise_data", "robustness"]
-__all__ += ["robustness_data", "samples", "save_figure", "sweep", "sweep_data"]
+__all__ += ["robustness_data", "samples", "sweep", "sweep_data"]
 
 KEYS = ["architecture", "forget", "method"]
 
@@ -67,7 +66,7 @@ def fairness_gap(
     panels = {}
     for name, part in data.groupby("architecture", sort=False):
         rest = part[~part["method"].isin(LARGE)]
-        if name == "resnet50" and 0 < len(rest) < len(part):
+        if name == LARGE_ON and 0 < len(rest) < len(part):
             panels[f"{s.title(name)}, all models"] = part
             panels[f"{s.title(name)} except SalUn, SCRUB"] = rest
         else:

@@ -1,11 +1,10 @@
-"""One look for all figures, and the files they are kept in."""
+"""One look for all figures."""
 
 import io
 import textwrap
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from itertools import cycle
-from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
@@ -18,7 +17,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from unlearnkit.files import write_atomic
 from unlearnkit.report.claims import EXACT
 from unlearnkit.report.frames import arranged, forget_title
 from unlearnkit.report.study import Study
@@ -71,18 +69,6 @@ def picture(fig: Figure, suffix: str) -> bytes:
     with look():
         fig.savefig(buffer, format=suffix, metadata=dict.fromkeys(stamps[suffix]))
     return buffer.getvalue()
-
-
-def save_figure(fig: Figure, frame: pd.DataFrame, name: str, folder: Path) -> list[Path]:
-    """Write ``name.png`` (200 dpi), ``.pdf`` and ``.csv`` (`frame`), and return their paths.
-
-    The same figure gives the same bytes.
-    """
-    contents: dict[str, bytes | str] = {suffix: picture(fig, suffix) for suffix in ("png", "pdf")}
-    contents["csv"] = frame.to_csv(index=False, lineterminator="\n")
-    for suffix, content in contents.items():
-        write_atomic(Path(folder) / f"{name}.{suffix}", content)
-    return [Path(folder) / f"{name}.{suffix}" for suffix in contents]
 
 
 def palette(s: Study) -> dict[str, str]:
