@@ -1,11 +1,10 @@
-"""One look for all figures, and the files they are kept in."""
+"""One look for all figures."""
 
 import io
 import textwrap
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from itertools import cycle
-from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
@@ -18,14 +17,13 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from unlearnkit.files import write_atomic
+from unlearnkit.report.claims import EXACT
 from unlearnkit.report.frames import arranged, forget_title
 from unlearnkit.report.study import Study
 from unlearnkit.results import SCOPES
 
 WIDTH = 7.0  # inches: the text width of a two-column page
 FAINT = "#9a9a9a"
-EXACT = ("original", "retrain")
 RC = matplotlib.rcParamsDefault | sns.axes_style("ticks") | sns.plotting_context("paper", 0.75)
 RC |= {
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
@@ -73,18 +71,6 @@ def picture(fig: Figure, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(fig: Figure, frame: pd.DataFrame, name: str, folder: Path) -> list[Path]:
-    """Write ``name.png`` (200 dpi), ``.pdf`` and ``.csv`` (`frame`), and return their paths.
-
-    The same figure gives the same bytes.
-    """
-    contents: dict[str, bytes | str] = {suffix: picture(fig, suffix) for suffix in ("png", "pdf")}
-    contents["csv"] = frame.to_csv(index=False, lineterminator="\n")
-    for suffix, content in contents.items():
-        write_atomic(Path(folder) / f"{name}.{suffix}", content)
-    return [Path(folder) / f"{name}.{suffix}" for suffix in contents]
-
-
 def palette(s: Study) -> dict[str, str]:
     """Return the colour of each method of the study, the same in every figure."""
     spare = cycle(SPARE)
@@ -95,7 +81,7 @@ def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
     """Return `sns.lineplot`'s arguments for a line a method, the exact ones strong."""
     return {
         **dict.fromkeys(("hue", "style", "size"), "method"),
-        "hue_order": [method for method in s.colors if method in set(data["method"])],
+        "hue_order": arranged(s.colors, data["method"]),
         "palette": palette(s),
         "markers": dict(zip(s.colors, cycle(MARKERS), strict=False)),
         "dashes": dict(zip(s.colors, cycle(DASHES), strict=False)),
@@ -104,12 +90,13 @@ def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def scope_markers(data: pd.DataFrame) -> dict[str, str]:
-    """Return the marker of each scope in `data`."""
-    markers = dict(
-        zip(arranged(SCOPES, [*SCOPES, *data["scope"]]), "o^svDPX<>ph*" * 9, strict=False)
-    )
-    return {scope: marker for scope, marker in markers.items() if scope in set(data["scope"])}
+def dots(s: Study, data: pd.DataFrame) -> dict[str, Any]:
+    """Return `sns.scatterplot`'s arguments for methods by colour and scopes by shape."""
+    scopes = arranged(SCOPES, data["scope"])
+    markers = dict(zip(arranged(SCOPES, [*SCOPES, *scopes]), cycle("o^svDPX<>ph*"), strict=False))
+    order = {"hue_order": arranged(s.colors, data["method"]), "style_order": scopes}
+    kind = {"hue": "method", "palette": palette(s), "style": "scope", "markers": markers}
+    return kind | order | {"s": 17}
 
 
 def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> Figure:
@@ -132,9 +119,9 @@ def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> F
     columns = -(-len(entries) // -(-len(entries) // 10))
     above = {"loc": "outside upper center", "ncols": columns, "columnspacing": 1.2}
     fig.legend(entries.values(), entries.keys(), handlelength=2.6, **above)
-    small = textwrap.wrap(s.caption(text), 160, break_on_hyphens=False)
-    fig.supxlabel("\n".join(small), x=0.008, ha="left", fontsize=5.8)
-    fig.draw_without_rendering()
+    small = textwrap.fill(s.caption(text), 150, break_on_hyphens=False)
+    fig.supxlabel(small, x=0.008, ha="left", fontsize=5.8)
+    fig.draw_without_rendering()  # each drawing would lay it out a little differently
     fig.set_layout_engine("none")
     return fig
 
@@ -147,8 +134,9 @@ def note(ax: Axes, text: str) -> None:
 def about(data: pd.DataFrame, what: str) -> str:
     """Return the forget set of the means in `data`, over how many seeds, `what` is their range."""
     few, many = data.loc[data["n"] > 0, "n"].agg(["min", "max"])
-    over = f"{what} over {few if few == many else f'{few} to {many}'} seeds"
-    seeds = "one seed, no range" if many == 1 else over
+    seeds = f"{what} over {few if few == many else f'{few} to {many}'} seeds"
+    if many == 1:
+        seeds = "one seed, no range"
     return f"forget set: {forget_title(data['forget'].iloc[0])}; {seeds}."
 
 
