@@ -34,8 +34,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import predictions
 from unlearnkit.report import study
-from unlearnkit.report.study import ID, Study
-from unlearnkit.report.tidy import COLUMNS
+from unlearnkit.report.study import COLUMNS, ID, Study
 from unlearnkit.results import Cell, Record, Results
 from unlearnkit.study import compute as computing
 from unlearnkit.study import run
@@ -669,7 +668,7 @@ def test_provenance_names_every_key(whole, frames):
         keys = {stage_label(s.name, s.spec): s.key for s in whole.stages(cell)}
         assert told["cells"][cell.name] == keys
     assert frames.stamp.startswith("computed on 2")
-    assert {"torch", "timm", "python"} <= set(told["versions"])
+    assert "versions" not in told and "computed" not in told, "the same on every machine"
     json.dumps(told)
 
 

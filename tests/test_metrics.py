@@ -18,7 +18,7 @@ from unlearnkit.metrics import (
     peak_memory,
     predictions,
 )
-from unlearnkit.report.tables.frames import average_gap, excess
+from unlearnkit.report.frames import average_gap, excess
 from unlearnkit.results import ID
 
 

@@ -11,7 +11,7 @@ from helpers_study import ONE_SET, made_data, tiny_lab, tiny_profile, tiny_value
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.report import sweep as reading
-from unlearnkit.report.tables.frames import average_gap
+from unlearnkit.report.frames import average_gap
 from unlearnkit.results import Cell, committed_folder
 from unlearnkit.study import sweep as sweeps
 from unlearnkit.study.lab import load_data

@@ -8,16 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from unlearnkit.report.figures.robustness import epsilon_label
 
-from unlearnkit.errors import UserError
 from unlearnkit.report import figures, tables
 from unlearnkit.report.figures import style
-from unlearnkit.report.figures.robustness import epsilon_label
-from unlearnkit.report.stats import Spread
-from unlearnkit.report.tables.frames import arranged, forget_title, summaries
-from unlearnkit.report.tables.saving import latex, latex_escape, markdown, numeric
-from unlearnkit.report.tidy import COLUMNS
-from unlearnkit.results import ID
+from unlearnkit.report.study import COLUMNS
 
 METHODS = ("original", "retrain", "ga", "salun", "cf", "bs", "rl", "scrub")
 SCOPES = ("all", "first", "intermediate", "last")
@@ -123,170 +118,6 @@ def model(s, **equal):
         return frame[mask]
 
     return pick
-
-
-# --- tables -----------------------------------------------------------------------------------
-
-
-def test_methods_come_in_the_published_order_and_new_ones_after(study):
-    table = tables.table2(synthetic(methods=(*METHODS[::-1], "mine"), architectures=("resnet50",)))
-    expected = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA", "MINE"]
-    assert list(table["Method"]) == expected
-    assert list(tables.table1(study)["Method"]) == ["Original", "Retrain"] * 2
-    assert arranged(["b", "a"], ["z", "a", "b", "z"]) == ["b", "a", "z"]
-
-
-def test_table2_numbers_by_hand(study):
-    pick = model(study, architecture="resnet50", method="salun", scope="all")
-    exact = model(study, architecture="resnet50", method="retrain", scope="all")
-    mine = pick(study.quality).pivot(index="seed", columns="metric", values="value")
-    theirs = exact(study.quality).pivot(index="seed", columns="metric", values="value")
-    names = ["UA", "RA", "TA", "MIA"]
-    gaps = [np.mean([abs(mine.loc[k, n] - theirs.loc[k, n]) for n in names]) for k in (0, 1)]
-    table = tables.table2(study)
-    row = table[(table["Architecture"] == "ResNet50") & (table["Method"] == "SalUn")].iloc[0]
-    assert row["UA (→ Retrain)"].mean == pytest.approx((mine.loc[0, "UA"] + mine.loc[1, "UA"]) / 2)
-    spread = abs(mine.loc[0, "UA"] - mine.loc[1, "UA"]) / np.sqrt(2)
-    assert row["UA (→ Retrain)"].std == pytest.approx(spread)
-    assert row["Avg. gap ↓"].mean == pytest.approx(np.mean(gaps))
-    seconds = pick(study.cost)["seconds"]
-    assert str(row["RTE (s) ↓"]) == f"{seconds.mean():.1f} ± {seconds.std():.1f}"
-    assert float(row["Memory (MiB) ↓"]) == pytest.approx(3e8 / 2**20)
-    assert row["Seeds"] == 2
-    retrain = table[table["Method"] == "Retrain"]["Avg. gap ↓"].map(float)
-    assert list(retrain) == [0.0, 0.0]
-
-
-def test_table3_drop_and_excess_by_hand(study):
-    table = tables.table3(study, ["pgd"])
-    assert set(table["Attack"]) == {"PGD"}
-    column = "ε = 2/255"
-
-    def cell(method, quantity):
-        row = table[(table["Architecture"] == "SmallViT") & (table["Method"] == method)]
-        return float(row[row["Quantity"] == quantity][column].iloc[0])
-
-    def drop(method):
-        pick = model(study, architecture="small_vit", method=method, scope="all", progress=1.0)
-        robust = pick(study.robust)
-        robust = robust[(robust["attack"] == "pgd") & (robust["class_index"] == -1)]
-        means = robust.groupby("epsilon")["accuracy"].mean()
-        return means.loc[0], means.loc[2 / 255]
-
-    clean, left = drop("scrub")
-    assert cell("SCRUB", "Robust accuracy ↑") == pytest.approx(left)
-    assert cell("SCRUB", "Drop ↓") == pytest.approx(clean - left)
-    other = drop("retrain")
-    wanted = (clean - left) - (other[0] - other[1])
-    assert cell("SCRUB", "Excess over Retrain (→ 0)") == pytest.approx(wanted)
-    assert cell("Retrain", "Excess over Retrain (→ 0)") == 0
-    with pytest.raises(UserError, match="unknown measured attack 'square'; known: noise, f"):
-        tables.table3(study, ["square"])
-    with pytest.raises(UserError, match="unknown quantity"):
-        tables.table3(study, quantities=["speed"])
-
-
-@pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
-def test_forget_sets_keep_the_order_of_the_study(forgets):
-    s = synthetic(("small_vit",), forgets, scopes=("all", "last"), seeds=(0,), attacks=("pgd",))
-    titles = [forget_title(name) for name in forgets]
-    for table in (tables.table2(s), tables.table3(s), tables.table4(s)):
-        assert list(dict.fromkeys(table["Forget set"])) == titles
-
-
-def test_table4_ratios_and_layers_by_hand(study):
-    table = tables.table4(study)
-    row = table[(table["Architecture"] == "ResNet50") & (table["Method"] == "CF")]
-    row = row.set_index("Scope")
-    assert list(row.index) == list(SCOPES)
-    assert row.loc["all", "RTE / all ↓"].mean == 1
-    assert row.loc["last", "Memory / all ↓"].mean == pytest.approx(0.35)
-    cost = model(study, architecture="resnet50", method="cf")(study.cost)
-    seconds = cost.pivot(index="seed", columns="scope", values="seconds")
-    ratio = (seconds["last"] / seconds["all"]).mean()
-    assert row.loc["last", "RTE / all ↓"].mean == pytest.approx(ratio)
-    gap = model(study, architecture="resnet50", method="cf", scope="first")(study.gap)
-    by_seed = gap.sort_values("layer_index").groupby("seed")["gap"]
-    assert row.loc["first", "Fairness-gap max"].mean == pytest.approx(by_seed.max().mean())
-    assert row.loc["first", "Fairness-gap last"].mean == pytest.approx(by_seed.last().mean())
-    assert row.loc["first", "Fairness-gap mean"].mean == pytest.approx(by_seed.mean().mean())
-    assert row.loc["first", "Avg. gap ↓"].n == 2
-
-
-def test_summaries_average_the_drop_over_the_epsilons_all_models_share():
-    s = small()
-    only_finished = (s.robust["epsilon"] > 4 / 255) & (s.robust["progress"] < 1)
-    s.robust = s.robust[~only_finished]
-    table = summaries(s)
-    assert table.duplicated(ID).sum() == 0
-    pick = model(s, method="cf", scope="last", seed=1, class_index=-1)
-    accuracy = pick(s.robust).set_index("epsilon")["accuracy"]
-    wanted = accuracy.loc[0] - accuracy.loc[[e for e in EPSILONS[1:] if e <= 4 / 255]].mean()
-    row = model(s, method="cf", scope="last", seed=1)(table)
-    assert row["drop"].item() == pytest.approx(wanted)
-    at = model(s, method="cf", scope="last", seed=1)(summaries(s, epsilon=1 / 255))
-    assert at["drop"].item() == pytest.approx(accuracy.loc[0] - accuracy.loc[1 / 255])
-
-
-def test_forgotten_class_and_captions():
-    s = small(forgets=("class:3",))
-    assert "TA forgotten class (→ Retrain)" not in tables.table2(s)
-    extra = s.quality[s.quality["metric"] == "TA"].assign(metric="TA_forgotten", value=1.0)
-    s.quality = pd.concat([s.quality, extra])
-    assert tables.table2(s)["TA forgotten class (→ Retrain)"].map(float).eq(1.0).all()
-    assert tables.table1(s).attrs["caption"].endswith("Profile quick, data set digits.")
-    s.profile_name, s.dataset = "cifar10", "CIFAR-10, JPEG re-encoding"
-    ending = "Profile cifar10, data set CIFAR-10, JPEG re-encoding."
-    assert tables.table1(s).attrs["caption"].endswith(ending)
-    assert [forget_title(f) for f in ("random:0.1", "class:3", "odd")] == [
-        "10 % random",
-        "class 3",
-        "odd",
-    ]
-
-
-def test_save_table_writes_numbers_display_and_provenance(tmp_path):
-    table = pd.DataFrame(
-        {
-            "Method": ["CF_1", "RL"],
-            "UA (→ Retrain)": [Spread(5.0, 0.5, 2), Spread(4.0, float("nan"), 1)],
-        }
-    )
-    table.attrs["caption"] = "50 % & more"
-    files = tables.save_table(table, "table_x", tmp_path / "new", {"b": 1, "a": "é"})
-    assert [path.suffix for path in files] == [".csv", ".md", ".tex", ".json"]
-    csv, md, tex, sidecar = (path.read_text() for path in files)
-    assert csv == "Method,UA mean,UA std,UA n\nCF_1,5.0,0.5,2\nRL,4.0,,1\n"
-    assert "| CF_1 | 5.00 ± 0.50 |" in md and "| RL | 4.00 |" in md and ":--- | ---:" in md
-    assert r"CF\_1 & 5.00 $\pm$ 0.50 \\" in tex
-    assert r"UA ($\rightarrow$ Retrain)" in tex
-    assert r"\caption{50 \% \& more}\label{tab:table_x}" in tex
-    assert sidecar == '{\n  "a": "é",\n  "b": 1\n}\n'
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in files)
-    before = [path.read_bytes() for path in files]
-    tables.save_table(table, "table_x", tmp_path / "new", {"a": "é", "b": 1})
-    assert [path.read_bytes() for path in files] == before
-
-
-def test_latex_is_safe_for_every_table(study):
-    assert latex_escape("a_b 5% ± ε ≤ {x} \\ ^ ~ # $") == (
-        r"a\_b 5\% $\pm$ $\varepsilon$ $\leq$ \{x\} \textbackslash{} "
-        r"\textasciicircum{} \textasciitilde{} \# \$"
-    )
-    for table in (tables.table1(study), tables.table2(study), tables.table4(study)):
-        text = latex(table, "t")
-        text.encode("ascii")
-        body = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
-        assert all(line.replace(r"\&", "").count("&") == table.shape[1] - 1 for line in body)
-    long = latex(tables.table3(study), "t")
-    assert long.count(r"\begin{longtable}") == long.count(r"\end{longtable}") == 1
-    assert r"\begin{tabular}" in latex(tables.table1(study), "t")
-
-
-def test_pipes_and_missing_numbers_in_markdown():
-    table = pd.DataFrame({"a|b": ["x|y"], "n": [Spread(float("nan"), float("nan"), 0)]})
-    assert markdown(table).splitlines()[2] == r"| x\|y | – |"
-    assert list(numeric(table)) == ["a|b", "n mean", "n std", "n n"]
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -474,9 +305,3 @@ def test_class_names_are_used_where_they_are_words():
     assert words == ["cat", "dog", "hippopotamus"]
     s.classes = ["0", "1", "2"]
     assert figures.robustness(s).axes[2].get_xlabel() == "Class index"
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write "):
-        tables.save_table(pd.DataFrame({"a": [1]}), "t", tmp_path / "file", {})

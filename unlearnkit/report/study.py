@@ -2,20 +2,40 @@
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unlearnkit import results as files
-from unlearnkit.errors import UserError
-from unlearnkit.files import output_folder
+from unlearnkit.errors import UserError, unknown
 from unlearnkit.report.sweep import read_sweep
-from unlearnkit.report.tidy import frame, gap_rows, log_rows, quality_rows, robust_rows, sigma_rows
-from unlearnkit.results import ID, Cell, Results, own_results
+from unlearnkit.results import ID, READINGS, SCOPES, Results
+
+Json = dict[str, Any]
+COLUMNS = {
+    "quality": [*ID, "metric", "value"],
+    "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
+    "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
+    "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
+    "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
+    "log": [*ID, "name", "value"],
+}
+NAN = float("nan")
+
+
+class NothingToDraw(UserError):
+    """A study has no numbers for a table or figure."""
+
+
+def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
+    """Return the distinct `values`: those `known` first, in that order, then as they appear."""
+    found, known = dict.fromkeys(values), dict.fromkeys(known)
+    return [name for name in known if name in found] + [name for name in found if name not in known]
 
 
 @dataclass(frozen=True)
@@ -27,20 +47,21 @@ class Study:
 
     Attributes
     ----------
-    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten") and value (%)
+    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
     cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
     sigma : reading, layer_index, layer_name, class_index, sigma
     gap : reading, layer_index, layer_name, gap
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
     log : name and value of what a method reports about itself
+    order : column -> its values that have results, in display order
     """
 
     results: Results
     folder: Path
 
     @property
-    def profile(self) -> dict[str, Any]:
+    def profile(self) -> Json:
         """The settings that the numbers were computed with."""
         return self.results.study["settings"]
 
@@ -55,6 +76,12 @@ class Study:
         return self.folder.name
 
     @property
+    def output(self) -> Path:
+        """Folder of the tables and figures: in figures/ beside results/, or $UNLEARNKIT_OUTPUT."""
+        beside = self.folder.parents[1]
+        return Path(os.environ.get("UNLEARNKIT_OUTPUT", beside)) / "figures" / self.name
+
+    @property
     def dataset(self) -> str:
         """What the data set is called in tables."""
         return self.results.study["dataset"]
@@ -64,34 +91,64 @@ class Study:
         """Names of the classes, in the order of `class_index`."""
         return self.results.study["classes"]
 
+    @property
+    def attack(self) -> str:
+        """Name of the attack that the study reports where none is named."""
+        return self.profile["report"]["attack"]
+
+    @property
+    def measures(self) -> list[Json]:
+        """Name, title and digits of each measure of the user's own."""
+        return self.results.study.get("measures", [])
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """Colour of each method of the study, "" where it has none of its own."""
+        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
+
     def title(self, name: str) -> str:
         """Return what a method, attack, measure or architecture is called in tables."""
-        return self._titles.get(name, name)
+        study = self.results.study
+        entries = [*study["methods"], *study["attacks"], *study["architectures"], *self.measures]
+        return next((entry["title"] for entry in entries if entry["name"] == name), name)
 
     @cached_property
-    def _titles(self) -> dict[str, str]:
-        study = self.results.study
-        named = [*study["methods"], *study["attacks"], *study["architectures"]]
-        return {entry["name"]: entry["title"] for entry in named}
+    def order(self) -> dict[str, list[str]]:
+        cells = [record.cell for record in self.results.records]
+        known = {
+            "architecture": [entry["name"] for entry in self.results.study["architectures"]],
+            "forget": [entry["set"] for entry in self.profile["forget"]],
+            "method": list(self.colors),
+            "scope": SCOPES,
+        }
+        order = {k: arranged(names, (getattr(c, k) for c in cells)) for k, names in known.items()}
+        return order | {"attack": [entry["name"] for entry in self.results.study["attacks"]]}
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have results, in display order."""
-        found = {record.cell.method for record in self.results.records}
-        return [m["name"] for m in self.results.study["methods"] if m["name"] in found]
+        return self.order["method"]
 
     @property
-    def colors(self) -> dict[str, str]:
-        """Colour of each method of the study."""
-        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
+    def architectures(self) -> list[str]:
+        """Names of the architectures that have results, in display order."""
+        return self.order["architecture"]
 
     @property
     def first_forget(self) -> str:
-        """The forget set that is shown where none is named: the profile's first."""
-        return self.profile["forget"][0]["set"]
+        """The forget set that is shown where none is named: the profile's first with results."""
+        return next(iter(self.order["forget"]), "")
 
     def rows(self, name: str, **equal: Any) -> pd.DataFrame:
-        """Return the rows of frame `name` whose columns have (one of) the values in `equal`."""
+        """Return the rows of frame `name` whose columns have (one of) the values in `equal`.
+
+        Raises
+        ------
+        UserError
+            For an unknown reading of σ.
+        """
+        if equal.get("reading", READINGS[0]) not in READINGS:
+            raise unknown("reading of σ", equal["reading"], READINGS)
         frame = getattr(self, name)
         for column, value in equal.items():
             frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
@@ -111,43 +168,34 @@ class Study:
     @property
     def stamp(self) -> str:
         """When and from which state of the code the numbers were computed."""
-        machine = self.results.machine
-        return f"computed on {machine['date']} at {machine['commit']}"
+        return "computed on {date} at {commit}".format_map(self.results.machine)
 
     @property
     def hours(self) -> float:
         """How long computing took, trainings and measurements, with that many models at a time."""
-        machine, done = self.results.machine, {}
+        done: dict[str, float] = {}
         for record in self.results.records:
-            cell = machine["cells"].get(record.cell.name, {})
+            facts = self._facts(record)
             for stage in record.stages:
-                done[stage["key"]] = cell.get("walls", {}).get(stage["stage"], 0.0)
+                done[stage["key"]] = facts.get("walls", {}).get(stage["stage"], 0.0)
             # A training that was cut off and resumed knows its seconds, its last part's walls.
             made = record.stages[0]["key"]
-            done[made] = max(done[made], cell.get("seconds") or 0.0)
-        return sum(done.values()) / machine["workers"] / 3600
+            done[made] = max(done[made], facts.get("seconds") or 0.0)
+        return sum(done.values()) / self.results.machine["workers"] / 3600
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """What goes beside every table and figure: settings, seeds, cell keys, versions."""
-        keys = {
-            record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
-            for record in self.results.records
-        }
+    def provenance(self) -> Json:
+        """What goes beside tables and figures: the same on every machine that computes them."""
         return {
             "profile": self.profile_name,
             "dataset": self.dataset,
             "data_fingerprint": self.results.study["fingerprint"],
             "seeds": sorted({record.cell.seed for record in self.results.records}),
-            "computed": self.stamp,
-            "versions": self.results.machine["versions"],
-            "cells": keys,
+            "cells": {
+                record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
+                for record in self.results.records
+            },
         }
-
-    @property
-    def output(self) -> Path:
-        """Folder of this study's tables and figures."""
-        return output_folder() / "figures" / self.name
 
     @property
     def splits(self) -> pd.DataFrame:
@@ -156,44 +204,16 @@ class Study:
 
     @property
     def sweep(self) -> pd.DataFrame:
-        """How the rates were chosen (see `sweeps.COLUMNS`), no rows if they were not.
-
-        This machine's own sweep, or else the committed one of the same profile.
-        """
+        """How the rates were chosen, no rows if they were not: own sweep, or the committed one."""
         own = read_sweep(self.folder)
         return own if len(own) else read_sweep(files.committed_folder(self.name))
 
     @property
     def settings(self) -> pd.DataFrame:
-        """Every hyper-parameter of every method, a row for each method and architecture."""
-        rows = [
-            {"architecture": architecture, "method": name} | values
-            for architecture, methods in self.results.study["hyperparameters"].items()
-            for name, values in methods.items()
-        ]
-        return pd.DataFrame(rows).set_index(["architecture", "method"])
-
-    @cached_property
-    def quality(self) -> pd.DataFrame:
-        return frame("quality", self._rows("quality", quality_rows))
-
-    @cached_property
-    def cost(self) -> pd.DataFrame:
-        cells = self.results.machine["cells"]
-        rows = (
-            {
-                "seconds": cells.get(record.cell.name, {}).get("seconds"),
-                "training_memory": stage["value"].get("memory", {}).get("total"),
-                "peak_memory": cells.get(record.cell.name, {}).get("peak_memory"),
-                "parameters": stage["value"].get("parameters"),
-                **asdict(record.cell),
-            }
-            for record in self.results.records
-            if record.cell.progress == 1
-            for stage in record.stages
-            if stage["stage"] in ("original", "unlearn")
-        )
-        return frame("cost", rows)
+        """Every hyper-parameter of every method, a row for each architecture and method."""
+        found = self.results.study["hyperparameters"]
+        parts = {name: pd.DataFrame(methods).T for name, methods in found.items()}
+        return pd.concat(parts, names=["architecture", "method"])
 
     @property
     def speed(self) -> pd.DataFrame:
@@ -202,45 +222,95 @@ class Study:
         `matmul_share`: of the FLOP/s at which the same device multiplied large matrices; NaN for
         Retrain, and where it was not measured.
         """
-        cost = self.cost.query("method in ['original', 'retrain'] and scope == 'all'")
-        sizes = self.results.study["splits"]
-        cells = self.results.machine["cells"]
-        speeds, shares = [], []
-        for row in cost.itertuples():
-            parts = ["retain", "forget"] if row.method == "original" else ["retain"]
-            images = sum(sizes[f"{row.forget} seed {row.seed}"][part] for part in parts)
-            epochs = self.profile["training"][row.architecture]["epochs"]
-            speeds.append(images * epochs / row.seconds)
-            facts = cells.get(Cell(*(getattr(row, name) for name in ID)).name, {})
-            flops = facts.get("flop_per_image", float("nan"))
-            shares.append(flops * speeds[-1] / facts.get("matmul_rate", float("nan")))
-        return cost[[*ID, "seconds"]].assign(images_per_second=speeds, matmul_share=shares)
+        rows = []
+        for record in self.results.records:
+            cell, facts = record.cell, self._facts(record)
+            scratch = cell.method in ("original", "retrain") and cell.scope == "all"
+            if scratch and cell.progress == 1:
+                size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
+                images = size["retain"] + (size["forget"] if cell.method == "original" else 0)
+                seconds = facts.get("seconds") or NAN
+                rate = images * self.profile["training"][cell.architecture]["epochs"] / seconds
+                share = facts.get("flop_per_image", NAN) * rate / facts.get("matmul_rate", NAN)
+                rows.append((*astuple(cell), seconds, rate, share))
+        return pd.DataFrame(rows, columns=[*ID, "seconds", "images_per_second", "matmul_share"])
+
+    @cached_property
+    def quality(self) -> pd.DataFrame:
+        metrics = {
+            "quality": lambda value, _: value.items(),
+            "measure": lambda value, name: [(name, value["value"])],
+        }
+        return self._frame("quality", metrics)
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        rows = []
+        for record in self.results.records:
+            made, facts = record.stages[0]["value"], self._facts(record)
+            if record.cell.progress == 1:
+                numbers = (facts.get("seconds"), made.get("memory", {}).get("total"))
+                numbers += (facts.get("peak_memory"), made.get("parameters"))
+                rows.append((*astuple(record.cell), *numbers))
+        return pd.DataFrame(rows, columns=COLUMNS["cost"])
 
     @cached_property
     def sigma(self) -> pd.DataFrame:
-        return frame("sigma", self._rows("fairness", sigma_rows))
+        return self._frame("sigma", {"fairness": _sigma})
 
     @cached_property
     def gap(self) -> pd.DataFrame:
-        return frame("gap", self._rows("fairness", gap_rows))
+        return self._frame("gap", {"fairness": _gaps})
 
     @cached_property
     def robust(self) -> pd.DataFrame:
-        white = self._rows("robustness/", lambda stage: robust_rows(stage, "white-box"))
-        moved = self._rows("transfer/", lambda stage: robust_rows(stage, "transfer"))
-        return frame("robust", [*white, *moved])
+        access = {"robustness": "white-box", "transfer": "transfer"}
+        return self._frame("robust", {k: partial(_accuracies, a) for k, a in access.items()})
 
     @cached_property
     def log(self) -> pd.DataFrame:
-        return frame("log", self._rows("unlearn", log_rows))
+        return self._frame("log", {"unlearn": lambda value, _: value["log"].items()})
 
-    def _rows(self, prefix: str, rows_of: Any) -> Iterator[dict[str, Any]]:
+    def _facts(self, record: files.Record) -> Json:
+        """Return what belongs to the machine that computed a model: seconds, memory, walls."""
+        return self.results.machine["cells"].get(record.cell.name, {})
+
+    def _frame(self, name: str, kinds: dict[str, Callable[[Json, str], Iterable]]) -> pd.DataFrame:
+        """Return frame `name`: the rows that each stage of one of the `kinds` gives."""
+        rows = []
         for record in self.results.records:
-            cell = asdict(record.cell)
             for stage in record.stages:
-                if stage["stage"].startswith(prefix):
-                    for row in rows_of(stage):
-                        yield cell | row
+                kind, _, of = stage["stage"].partition("/")
+                if kind in kinds:
+                    cell = astuple(record.cell)
+                    rows += [(*cell, *row) for row in kinds[kind](stage["value"], of)]
+        return pd.DataFrame(rows, columns=COLUMNS[name])
+
+
+def _layers(value: Json) -> Iterator[tuple]:
+    """Yield reading, layer_index, layer_name and σ of each class, of the readings measured."""
+    for reading in (name for name in READINGS if name in value):
+        for index, (layer, row) in enumerate(zip(value["layers"], value[reading], strict=True), 1):
+            yield reading, index, layer, row
+
+
+def _sigma(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, label, x) for *layer, row in _layers(value) for label, x in enumerate(row))
+
+
+def _gaps(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, float(np.ptp(row))) for *layer, row in _layers(value))
+
+
+def _accuracies(access: str, value: Json, attack: str) -> Iterator[tuple]:
+    """Yield the accuracy under attack for each set of images, ε and class, -1 for all."""
+    for images, counts in value["sets"].items():
+        for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
+            classes = {-1: (sum(counts["n"]), sum(right))}
+            classes |= enumerate(zip(counts["n"], right, strict=True))
+            for index, (n, hits) in classes.items():
+                if n:
+                    yield attack, epsilon / 255, images, access, index, n, 100 * hits / n
 
 
 def read_study(folder: Path) -> Study:
@@ -268,12 +338,17 @@ def load_study(
         If there are no results to read; it says how to compute them.
     """
     if recompute:
-        from unlearnkit.study import run
+        from unlearnkit.study import load_profile, run_study
 
-        return run.run_study(run.load_profile(profile), dataset or None)
+        return read_study(run_study(load_profile(profile), dataset or None))
     stem = Path(profile).stem if profile.endswith(".toml") else profile
-    where = own_results if os.environ.get("UNLEARNKIT_OWN_RESULTS") else files.committed_folder
-    folder = where(files.study_name(stem, _settings(where(stem)), dataset or None))
+    own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
+    where = files.own_results if own else files.committed_folder
+    try:
+        settings = json.loads((where(stem) / "study.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        settings = {}  # of a data set of one's own there may be results alone
+    folder = where(files.study_name(stem, settings, dataset or None))
     if not (folder / "study.json").exists():
         option = f" --dataset {dataset}" if dataset else ""
         raise UserError(
@@ -281,11 +356,3 @@ def load_study(
             f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
         )
     return read_study(folder)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the study in `folder`, none if there is none."""
-    try:
-        return json.loads((folder / "study.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
