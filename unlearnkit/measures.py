@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit import attacks, fairness, metrics, privacy
+from unlearnkit import attacks, fairness, metrics
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError, unknown
@@ -86,10 +86,10 @@ def quality(
         value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
         test = test[0][~inside], test[1][~inside]
     value["TA"] = _accuracy(*test)
-    sides = [privacy.true_class_confidence(*side) for side in (retain, test, forget)]
+    sides = [metrics.true_class_confidence(*side) for side in (retain, test, forget)]
     generator, limit = stream(seed, "membership"), mia_images or None
     sides[:2] = [side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]]
-    value["MIA"] = privacy.mia_efficacy(*sides, seed=seed)
+    value["MIA"] = metrics.mia_efficacy(*sides, seed=seed)
     return value
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearnkit import attacks, metrics, models
+from unlearnkit import attacks, models
 from unlearnkit import measures as measuring
-from unlearnkit.cost import hardware_facts
+from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import Split, make_split
 from unlearnkit.errors import UserError
@@ -244,8 +244,11 @@ class Lab:
             return {"log": {}}, {"seconds": 0}
         known = self.done(finished)
         # Before the training: what goes wrong here must not cost one that is done.
-        facts = hardware_facts(model, self.data.image_size, recipe.precision)
-        with metrics.peak_memory(self.device) as peak:
+        facts = {
+            "flop_per_image": training_flops(model, self.data.image_size),
+            "matmul_rate": matmul_rate(self.device, recipe.precision),
+        }
+        with peak_memory(self.device) as peak:
             began = time.perf_counter()
             run = train(
                 model,
@@ -376,7 +379,7 @@ def _index_key(index: Tensor) -> str:
     return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
 
 
-def _memory(count: metrics.MemoryCount) -> dict[str, int]:
+def _memory(count: MemoryCount) -> dict[str, int]:
     return {**asdict(count), "total": count.total}
 
 
