@@ -266,6 +266,27 @@ def test_different_seeds_differ_and_batches_are_not_alike():
     assert not torch.equal(first[:10], first[10:])
 
 
+def test_what_has_no_ball_meets_every_image():
+    """Random noise may put a wrong image right: that counts as well."""
+
+    @attacks.attack("mirror", norm=None)
+    def mirror(model, images, labels, epsilon, *, num_classes, seed):
+        return 1 - images if epsilon > 0.5 else images
+
+    model, images, labels = linear_toy()
+    clean = score_images(model, images, labels)
+    mirrored = score_images(model, 1 - images / 255, labels)
+    assert (mirrored & ~clean).any()
+    right = curve(model, images, labels, "mirror", [0.0, 0.1, 0.9], classes=2)
+    assert torch.equal(right, torch.stack([clean, clean, mirrored]))
+    right = curve(model, images, labels, "noise", [0.3], classes=2)[0]
+    shown = transfer_images(
+        model, images, labels, "noise", [0.3], num_classes=2, seed=0, batch_size=10
+    )
+    assert torch.equal(right, score_images(model, shown[0], labels))
+    assert (right & ~clean).any() and (clean & ~right).any()
+
+
 # --- strength --------------------------------------------------------------------------------
 
 
