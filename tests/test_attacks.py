@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearnkit import attacks
+from unlearnkit import attacks, measures
 from unlearnkit.attacks import (
     ATTACKS,
     attack_options,
@@ -372,6 +372,28 @@ def test_scores_that_are_not_finite_are_wrong():
     nn.init.constant_(model[1].weight, torch.nan)
     images = torch.zeros(2, 3, 2, 2)
     assert not score_images(model, images, torch.tensor([0, 1])).any()
+
+
+def test_transfer_attacks_only_what_is_right_when_clean(build, toy, split):
+    """As everywhere: an image that the model gets wrong stays wrong, whatever is done to it."""
+    model = build("small_vit")
+    how = {"options": {}, "epsilons": [64.0, 8.0], "seed": 0, "batch_size": 16}
+    how |= {"images": {"test": 30, "retain": 20, "forget": 0}}
+    pictures = measures.adversarial(model, toy, split, attack="fgsm", **how)
+    assert pictures.shape == (2, 50, 3, 8, 8)
+    other = build("small_vit", seed=1)
+    every, bounded = (
+        measures.transfer(other, pictures.flip(-1), toy, split, attack=attack, **how)
+        for attack in ("noise", "fgsm")
+    )
+    assert bounded["epsilons"] == [0.0, 8.0, 64.0] and list(bounded["sets"]) == ["test", "retain"]
+    more = 0
+    for name, counts in bounded["sets"].items():
+        clean, *rows = torch.tensor(counts["right"])
+        assert counts["n"] == every["sets"][name]["n"]
+        assert all((row <= clean).all() for row in rows)
+        more += (torch.tensor(every["sets"][name]["right"][1:]) > clean).sum()
+    assert more > 0, "without that some images would become right"
 
 
 # --- errors ----------------------------------------------------------------------------------

@@ -166,11 +166,17 @@ def transfer(
     images: Mapping[str, int],
     **how: Any,
 ) -> dict[str, Any]:
-    """Return what `adversarial`'s images leave right on another model, as `robustness` does."""
+    """Return what `adversarial`'s images leave right on another model, as `robustness` does.
+
+    An image that the model gets wrong when clean stays wrong, unless the attack is random noise.
+    """
     pictures, labels, sets = _attacked(data, split, images, how["seed"])
     shown = (pictures, *adversarial_images)
     right = [attacks.score_images(model, x, labels, batch_size=how["batch_size"]) for x in shown]
-    return _counted(torch.stack(right), labels, sets, how["epsilons"], data.num_classes)
+    right = torch.stack(right)
+    if attacks.get_attack(how["attack"]).norm:
+        right = right & right[0]
+    return _counted(right, labels, sets, how["epsilons"], data.num_classes)
 
 
 def _attacked(
