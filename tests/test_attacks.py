@@ -409,6 +409,16 @@ def test_transfer_attacks_only_what_is_right_when_clean(build, toy, split):
         ({"images": torch.full((24, 3, 8, 8), torch.nan)}, r"lie in \[0, 1\]"),
         ({"attack": "cw"}, "unknown attack 'cw'; known: noise, fgsm, pgd, autoattack"),
         ({"options": {"step": 3}}, "unknown option of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"steps": 0}}, "steps of attack pgd is 0; it must be a finite int above 0"),
+        ({"options": {"steps": -3}}, "steps of attack pgd is -3"),
+        ({"options": {"steps": 2.5}}, "steps of attack pgd is 2.5"),
+        ({"options": {"steps": True}}, "steps of attack pgd is True"),
+        ({"options": {"step_ratio": -0.1}}, "step_ratio of attack pgd is -0.1; .* float above 0"),
+        ({"options": {"step_ratio": float("nan")}}, "step_ratio of attack pgd is nan"),
+        ({"options": {"step_ratio": float("inf")}}, "step_ratio of attack pgd is inf"),
+        ({"options": {"step_ratio": "x"}}, "step_ratio of attack pgd is 'x'"),
+        ({"attack": "autoattack", "options": {"queries": 0}}, "queries of attack autoattack is 0"),
+        ({"attack": "autoattack", "options": {"targets": 0}}, "targets of attack autoattack is 0"),
         ({"num_classes": 7}, "the model has 5 classes but num_classes is 7"),
         ({"num_classes": 2}, "labels run from 0 to 4; allowed with num_classes=2: 0 to 1"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "24 images but 3 labels"),
@@ -433,6 +443,21 @@ def test_errors_say_what_is_allowed(change, message):
     merged["epsilons"] = [0.0, merged["epsilons"]]
     with pytest.raises(UserError, match=message):
         robust_curve(model, **merged, seed=0)
+
+
+def test_what_an_option_may_be_follows_from_its_default():
+    @attacks.attack("free")
+    def free(model, images, labels, epsilon, *, num_classes, seed, shift=0.0, aim="near"):
+        return images
+
+    assert attack_options("free", {"shift": -1}) == {"shift": -1, "aim": "near"}
+    with pytest.raises(UserError, match=r"free is nan; it must be a finite float$"):
+        attack_options("free", {"shift": float("nan")})
+
+
+def test_an_epsilon_is_named_once():
+    with pytest.raises(UserError, match=r"epsilons hold 0\.1 twice"):
+        curve(*toy(), "pgd", [0.1, 0.0, 0.1])
 
 
 def test_missing_torchattacks_names_the_command(monkeypatch):
