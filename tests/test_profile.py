@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 from helpers_study import VIT, tiny_profile, tiny_values, write_profile
 
-from unlearnkit.attacks import attack_names, attack_params
+from unlearnkit.attacks import ATTACKS, attack_options
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.results import study_name
@@ -50,7 +50,7 @@ def test_shipped_profiles_load(name):
             assert recipe.epochs >= 1
     for entry in profile["attack"]:
         # Every hyper-parameter is in the profile, none left to the code's defaults.
-        assert set(entry["options"]) == set(attack_params(entry["name"]))
+        assert set(entry["options"]) == set(attack_options(entry["name"]))
     assert len(cells_of(profile)) == len(set(cells_of(profile)))
     assert profile.minutes in profile["description"]
 
@@ -63,7 +63,7 @@ def test_shipped_studies_are_whole(name):
     assert {"retrain", "cf", "rl", "bs", "salun", "scrub", "ga"} <= set(profile["methods"])
     assert set(profile["forget"][0]["scopes"]) == {"all", "first", "intermediate", "last"}
     names = [entry["name"] for entry in profile["attack"]]
-    assert set(names) == set(attack_names()) & set(names) and len(names) == 4
+    assert set(names) == set(ATTACKS) & set(names) and len(names) == 4
     shown = next(e for e in profile["attack"] if e["name"] == profile["report"]["attack"])
     assert shown["everywhere"] and shown["transfer"]
 
@@ -148,6 +148,9 @@ def test_a_copy_may_not_pose_as_a_shipped_profile(tmp_path):
         ("attack.0.epsilons", [], r"epsilons must be numbers above 0"),
         ("attack.0.epsilons", [400], r"at most 255"),
         ("attack.0.options", {"steps": "x", "step_ratio": 1.0}, r"steps must be a int, not 'x'"),
+        ("attack.0.epsilons", [4, 2, 4.0], r"epsilons hold 4.* twice"),
+        ("attack.0.options", {"steps": 0, "step_ratio": 1.0}, r"steps of attack pgd is 0; it must"),
+        ("attack.0.options", {"steps": 1, "step_ratio": -0.5}, r"step_ratio .* is -0.5"),
         ("attack.0.options", {"steps": 1}, r"options lacks step_ratio"),
         ("models.small_vit", {"dim": 16, "heads": 2, "patch": 4}, r"lacks depth"),
         ("attack.0.test", -1, r"test must be at least 0, not -1"),

@@ -14,8 +14,8 @@ import tqdm.notebook
 from torch import nn
 from torch._dynamo.backends.debugging import aot_eager
 
+from unlearnkit.cost import MemoryCount
 from unlearnkit.methods import unlearn
-from unlearnkit.metrics import MemoryCount
 from unlearnkit.scopes import apply_scope
 from unlearnkit.training import progress as progress_bar
 from unlearnkit.training import run as training
