@@ -10,8 +10,7 @@ from unlearnkit import models
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import make_split
 from unlearnkit.methods import METHODS
-from unlearnkit.training.recipe import Recipe
-from unlearnkit.training.run import train
+from unlearnkit.training import Recipe, train
 
 matplotlib.use("Agg")
 torch.set_num_threads(2)
@@ -33,7 +32,6 @@ RECIPE = {
 }
 OPTIONS = {"alpha": 0.5, "gamma": 1.0, "temperature": 2.0, "bound": 0.1, "jitter": 0.01}
 OPTIONS |= {"forget_batch_size": 4, "msteps": 1, "mask_fraction": 0.5}
-ANY = {float: 0.5, int: 1, bool: False, str: ""}
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +76,10 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def hyper():
-    """A function (method, changes) that makes hyper-parameters, for methods yet unknown too."""
+    """A function (method, changes) that makes hyper-parameters fit for the toy data."""
 
     def hyper(name: str, **changes) -> dict:
-        options = {
-            option: OPTIONS.get(option, kind[0] if isinstance(kind, tuple) else ANY.get(kind))
-            for option, kind in METHODS[name].options.items()
-        }
+        options = {option: OPTIONS[option] for option in METHODS[name].kinds if option in OPTIONS}
         return RECIPE | options | changes
 
     return hyper

@@ -12,7 +12,17 @@ import torch.nn.functional as F
 from unlearnkit import scopes
 from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
-from unlearnkit.methods import METHODS, bs, get, method, rl, salun, scrub, unlearn
+from unlearnkit.methods import (
+    METHODS,
+    bs,
+    get,
+    method,
+    parse_hyperparameters,
+    rl,
+    salun,
+    scrub,
+    unlearn,
+)
 from unlearnkit.metrics import predictions
 from unlearnkit.training import run as training
 from unlearnkit.training.run import Run, TrainingDiverged
@@ -239,9 +249,8 @@ def test_shuffled_passes_mix_both_sets_into_one(forget_with, events, toy, split)
 
 def label_draw(epoch=0, *, often="batch", exclude=False, classes=4, count=8000, seed=0):
     labels = torch.arange(count) % classes
-    options = SimpleNamespace(labels_drawn=often, exclude_true=exclude)
-    run = SimpleNamespace(labels=labels, options=options, seed=seed, num_classes=classes)
-    draw = rl.LabelDraw(run, epoch)
+    run = SimpleNamespace(labels=labels, seed=seed, num_classes=classes)
+    draw = rl.LabelDraw(run, epoch, often, exclude)
     return lambda index: draw(index, labels[index])
 
 
@@ -283,8 +292,7 @@ def test_labels_drawn_once_stay_through_the_training(forget_with, events, split)
 # --- BS ----------------------------------------------------------------------------------------
 
 
-def bs_run(model, toy, split, recipe, **options):
-    options = {"bound": 0.1, "on_failure": "keep", "batch_norm": "train"} | options
+def bs_run(model, toy, split, recipe):
     return Run(
         model=copy.deepcopy(model),
         original=model.eval().requires_grad_(False),
@@ -296,7 +304,6 @@ def bs_run(model, toy, split, recipe, **options):
         seed=0,
         num_classes=3,
         name="bs",
-        options=SimpleNamespace(**options),
     )
 
 
@@ -334,8 +341,8 @@ def test_fgsm_image_climbs_the_loss(original, toy, split):
 def test_boundary_labels_against_a_naive_implementation(
     architecture, bound, on_failure, original, toy, split, recipe
 ):
-    run = bs_run(original(architecture), toy, split, recipe, bound=bound, on_failure=on_failure)
-    targets, hit = bs.boundary_labels(run)
+    run = bs_run(original(architecture), toy, split, recipe)
+    targets, hit = bs.boundary_labels(run, bound, on_failure)
     assert 0 < hit.sum() < len(hit), "the test wants both cases"
     for i, target, was_hit in zip(split.forget, targets, hit, strict=True):
         image, label = toy.train_images[i], toy.train_labels[i]
@@ -352,8 +359,8 @@ def test_boundary_labels_against_a_naive_implementation(
 def test_bs_trains_clean_images_on_the_labels_and_reports_the_hit_ratio(
     forget_with, original, events, toy, split, recipe
 ):
-    run = bs_run(original("small_vit"), toy, split, recipe, bound=0.2)
-    targets, hit = bs.boundary_labels(run)
+    run = bs_run(original("small_vit"), toy, split, recipe)
+    targets, hit = bs.boundary_labels(run, 0.2, "keep")
     expected = dict(zip(split.forget.tolist(), targets.tolist(), strict=True))
     events.clear()
     made = forget_with("bs", bound=0.2, epochs=2, crop=0, flip=False)
@@ -366,8 +373,8 @@ def test_bs_trains_clean_images_on_the_labels_and_reports_the_hit_ratio(
 def test_bs_skip_leaves_out_the_images_whose_attack_failed(
     forget_with, original, events, toy, split, recipe
 ):
-    run = bs_run(original("small_vit"), toy, split, recipe, bound=0.2)
-    hits = split.forget[bs.boundary_labels(run)[1]].tolist()
+    run = bs_run(original("small_vit"), toy, split, recipe)
+    hits = split.forget[bs.boundary_labels(run, 0.2, "keep")[1]].tolist()
     events.clear()
     forget_with("bs", bound=0.2, on_failure="skip", epochs=2)
     trained = flat(of_kind(events, "cut")[2:])
@@ -412,9 +419,9 @@ def gates(monkeypatch):
     found = []
 
     class Spied(salun.Gate):
-        def __init__(self, run, parameters, masks):
+        def __init__(self, run, parameters, masks, leak):
             found.append((run, parameters, masks))
-            super().__init__(run, parameters, masks)
+            super().__init__(run, parameters, masks, leak)
 
     monkeypatch.setattr(salun, "Gate", Spied)
     return found
@@ -549,22 +556,20 @@ def test_scrub_alternates_max_and_min_passes(msteps, forget_with, events, split)
     assert made.log["max_steps"] == len(sizes) == min(msteps, 3) * math.ceil(9 / 4)
 
 
-def fixed_run(teacher, **options):
-    return SimpleNamespace(
-        original_logits=lambda images: teacher, options=SimpleNamespace(**options)
-    )
+def fixed_run(teacher):
+    return SimpleNamespace(original_logits=lambda images: teacher)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 def test_divergence_is_the_closed_form(temperature):
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
-    found = scrub.divergence(fixed_run(teacher, temperature=temperature), None, student)
+    found = scrub.divergence(fixed_run(teacher), None, student, temperature)
     p, q = ((x / temperature).exp() for x in (teacher, student))
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     expected = temperature**2 * (p * (p / q).log()).sum() / 6
     assert found.item() == pytest.approx(expected.item())
-    assert scrub.divergence(fixed_run(teacher, temperature=temperature), None, teacher) == 0
+    assert scrub.divergence(fixed_run(teacher), None, teacher, temperature) == 0
 
 
 def test_scrub_losses_and_their_signs(forget_with, monkeypatch, toy, split):
@@ -767,15 +772,15 @@ def test_all_seven_methods_are_registered_with_titles():
 def test_a_method_of_ones_own(toy, split, original, hyper, monkeypatch):
     monkeypatch.setitem(METHODS, "mine", None)  # so that it is gone again afterwards
 
-    @method("mine", title="Mine", options={"weight": float}, version=3)
-    def mine(run):
+    @method("mine", title="Mine", version=3)
+    def mine(run, weight: float = 0.5):
         for epoch in run.epochs():
             for (kept, labels), (lost, wrong) in zip(
                 run.retain(epoch), run.forget(epoch), strict=False
             ):
                 loss = run.cross_entropy(kept, labels)
-                run.step(loss - run.options.weight * run.cross_entropy(lost, wrong))
-        run.log["weight"] = run.options.weight
+                run.step(loss - weight * run.cross_entropy(lost, wrong))
+        run.log["weight"] = weight
 
     assert (get("mine").title, get("mine").version) == ("Mine", 3)
     made = unlearn(
@@ -837,27 +842,27 @@ def test_unknown_method_and_scope(toy, split, original, hyper):
     [
         ("cf", {"learning_rate": 1.0}, "unknown hyper-parameter of method cf 'learning_rate'"),
         ("cf", {"mask_fraction": 0.5}, "known: optimizer, lr, .*clip$"),
-        ("cf", {"lr": "0.1"}, "method cf: lr must be a finite float, not '0.1'"),
-        ("cf", {"lr": float("nan")}, "lr must be a finite float, not nan"),
-        ("cf", {"lr": True}, "lr must be a finite float, not True"),
-        ("cf", {"epochs": 2.0}, "epochs must be a finite int, not 2.0"),
+        ("cf", {"lr": "0.1"}, "method cf: lr must be a finite number, not '0.1'"),
+        ("cf", {"lr": float("nan")}, "lr must be a finite number, not nan"),
+        ("cf", {"lr": True}, "lr must be a finite number, not True"),
+        ("cf", {"epochs": 2.0}, "epochs must be a whole number, not 2.0"),
         ("cf", {"flip": 1}, "flip must be"),
         ("cf", {"optimizer": "rmsprop"}, "optimizer 'rmsprop'; known: sgd, adam, adamw"),
         ("cf", {"schedule": "step"}, "schedule 'step'; known: constant, cosine, onecycle"),
         ("cf", {"precision": "fp16"}, "known: fp32, bf16"),
         ("cf", {"epochs": -1}, "epochs must be >= 0"),
         ("cf", {"lr": -0.1}, "lr must be >= 0"),
-        ("cf", {"momentum": -0.1, "crop": -1}, "momentum, crop must be >= 0"),
+        ("cf", {"momentum": -0.1, "crop": -1}, r"momentum must be in \[0, 1\)"),
         ("cf", {"batch_size": 0}, "batch_size must be >= 1"),
-        ("cf", {"warmup": 1.0}, r"warmup in \[0, 1\)"),
+        ("cf", {"warmup": 1.0}, r"warmup must be in \[0, 1\)"),
         ("rl", {"labels_drawn": "step"}, "labels_drawn 'step'; known: batch, epoch, once"),
         ("rl", {"passes": 2}, "passes '2'; known: in turn, shuffled"),
         ("bs", {"on_failure": "retry"}, "known: keep, runner-up, skip"),
-        ("bs", {"bound": -0.1}, "bound is -0.1; allowed"),
-        ("salun", {"mask_fraction": 1.5}, "mask_fraction is 1.5; allowed: 0 to 1"),
-        ("salun", {"mask_fraction": -0.5}, "mask_fraction is -0.5"),
+        ("bs", {"bound": -0.1}, "bound must be >= 0, not -0.1"),
+        ("salun", {"mask_fraction": 1.5}, r"mask_fraction must be in \[0, 1\], not 1.5"),
+        ("salun", {"mask_fraction": -0.5}, "mask_fraction must be in"),
         ("scrub", {"temperature": 0.0}, "temperature must be > 0"),
-        ("scrub", {"forget_batch_size": 0}, "forget_batch_size >= 1"),
+        ("scrub", {"forget_batch_size": 0}, "forget_batch_size must be >= 1"),
     ],
 )
 def test_bad_hyperparameters(name, changes, message, forget_with):
@@ -865,12 +870,11 @@ def test_bad_hyperparameters(name, changes, message, forget_with):
         forget_with(name, **changes)
 
 
-@pytest.mark.parametrize("absent", ["lr", "alpha"])
-def test_missing_hyperparameter(absent, toy, split, original, hyper):
-    values = hyper("scrub")
-    del values[absent]
-    with pytest.raises(UserError, match=f"method scrub lacks the hyper-parameters {absent}"):
-        unlearn("scrub", original("small_vit"), toy, split, hyperparameters=values, seed=0)
+def test_hyperparameters_that_are_not_given_have_the_published_values():
+    recipe, options = parse_hyperparameters({"lr": 1, "msteps": 3}, "scrub")
+    assert (recipe.lr, type(recipe.lr), recipe.momentum) == (1.0, float, 0.9)
+    assert options == METHODS["scrub"].defaults | {"msteps": 3}
+    assert options["alpha"] == 0.001 and options["temperature"] == 4.0
 
 
 @pytest.mark.parametrize("name", ["ga", "rl"])

@@ -1,22 +1,24 @@
 """BS: Boundary Shrink."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.training.run import Run, cut
-
-OPTIONS = {
-    "bound": float,
-    "on_failure": ("keep", "runner-up", "skip"),
-    "batch_norm": ("train", "eval"),
-}
+from unlearnkit.training import Run, cut
+from unlearnkit.training.recipe import NotNegative
 
 
-@method("bs", title="BS", options=OPTIONS)
-def boundary_shrink(run: Run) -> None:
+@method("bs", title="BS", color="#009E73", order=3)
+def boundary_shrink(
+    run: Run,
+    *,
+    bound: NotNegative = 0.1,
+    on_failure: Literal["keep", "runner-up", "skip"] = "keep",
+    batch_norm: Literal["train", "eval"] = "train",
+) -> None:
     """Train each clean forget image towards the class just across its nearest boundary.
 
     Chen et al., *Boundary Unlearning* (CVPR 2023). That class is the frozen original's prediction
@@ -36,24 +38,22 @@ def boundary_shrink(run: Run) -> None:
     ---
     hit_ratio : share of the forget set that the original gets wrong under the attack, in [0, 1]
     """
-    if run.options.bound < 0:
-        raise UserError(f"bs: bound is {run.options.bound}; allowed: >= 0, in [0, 1] pixels")
-    targets, hit = boundary_labels(run)
+    targets, hit = boundary_labels(run, bound, on_failure)
     run.log["hit_ratio"] = hit.float().mean().item()
     index_set = run.forget_index
-    if run.options.on_failure == "skip":
+    if on_failure == "skip":
         index_set = index_set[hit]
     labels = run.labels.clone()
     labels[run.forget_index.to(labels.device)] = targets
     for epoch in run.epochs():
-        if run.options.batch_norm == "eval":
+        if batch_norm == "eval":
             run.model.eval()
         for index in run.order(index_set, "forget", epoch):
             images, _ = run.batch(index)
             run.step(run.cross_entropy(images, labels[index.to(labels.device)]))
 
 
-def boundary_labels(run: Run) -> tuple[Tensor, Tensor]:
+def boundary_labels(run: Run, bound: float, on_failure: str) -> tuple[Tensor, Tensor]:
     """Return the target class [F] of each forget image, and whether it differs from its own [F].
 
     The attacked images are the clean ones, so each label is found once, not once an epoch.
@@ -62,9 +62,9 @@ def boundary_labels(run: Run) -> tuple[Tensor, Tensor]:
     for index in run.forget_index.split(run.recipe.batch_size):
         images = cut(run.images, index, crop=0, flip=False, generator=None)
         true = run.labels[index.to(run.device)]
-        guess = adversarial_logits(run.original, images, true, run.options.bound).argmax(1)
+        guess = adversarial_logits(run.original, images, true, bound).argmax(1)
         hit = guess != true
-        if run.options.on_failure == "runner-up":
+        if on_failure == "runner-up":
             with torch.no_grad():
                 others = run.original(images).scatter(1, true[:, None], float("-inf"))
             guess = torch.where(hit, guess, others.argmax(1))

@@ -3,10 +3,10 @@
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
 from unlearnkit.scopes import apply_scope, scope_modules
-from unlearnkit.training.run import Run
+from unlearnkit.training import Run
 
 
-@method("retrain", title="Retrain")
+@method("retrain", title="Retrain", color="#0072B2", order=1)
 def retrain(run: Run) -> None:
     """Train a fresh model with the original's recipe on the retain set; no forget image is fetched.
 

@@ -1,21 +1,26 @@
 """RL: random labels."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from unlearnkit.methods import method
 from unlearnkit.seeding import stream
-from unlearnkit.training.run import Run
+from unlearnkit.training import Run
 
-OPTIONS = {
-    "labels_drawn": ("batch", "epoch", "once"),
-    "exclude_true": bool,
-    "passes": ("in turn", "shuffled"),
-}
+Draws = Literal["batch", "epoch", "once"]
+Passes = Literal["in turn", "shuffled"]
 
 
-@method("rl", title="RL", options=OPTIONS)
-def random_labels(run: Run) -> None:
+@method("rl", title="RL", color="#E69F00", order=4)
+def random_labels(
+    run: Run,
+    *,
+    labels_drawn: Draws = "batch",
+    exclude_true: bool = False,
+    passes: Passes = "in turn",
+) -> None:
     """Train on the forget set with labels drawn at random, and on the retain set with its own.
 
     Golatkar et al., *Eternal Sunshine of the Spotless Net* (CVPR 2020), in the form of SalUn's
@@ -32,18 +37,20 @@ def random_labels(run: Run) -> None:
         Forget pass before the retain pass, or both mixed into one.
     """
     for epoch in run.epochs():
-        random_label_epoch(run, epoch)
+        random_label_epoch(run, epoch, labels_drawn, exclude_true, passes)
 
 
-def random_label_epoch(run: Run, epoch: int) -> None:
+def random_label_epoch(
+    run: Run, epoch: int, labels_drawn: Draws, exclude_true: bool, passes: Passes
+) -> None:
     """Do one epoch of random labels; SalUn's is the same, under a mask."""
-    if run.options.passes == "in turn":
+    if passes == "in turn":
         sets = [("forget", run.forget_index), ("retain", run.retain_index)]
     else:
         sets = [("mixed", torch.cat([run.forget_index, run.retain_index]))]
     forgotten = torch.zeros(len(run.labels), dtype=torch.bool)
     forgotten[run.forget_index] = True
-    draw = LabelDraw(run, epoch)
+    draw = LabelDraw(run, epoch, labels_drawn, exclude_true)
     for purpose, index_set in sets:
         for index in run.order(index_set, purpose, epoch):
             images, labels = run.batch(index)
@@ -54,9 +61,8 @@ def random_label_epoch(run: Run, epoch: int) -> None:
 class LabelDraw:
     """Draws the random labels of one epoch; see `labels_drawn` and `exclude_true`."""
 
-    def __init__(self, run: Run, epoch: int) -> None:
-        self.run = run
-        often = run.options.labels_drawn
+    def __init__(self, run: Run, epoch: int, often: str, exclude: bool) -> None:
+        self.run, self.exclude = run, exclude
         self.generator = stream(run.seed, "labels", 0 if often == "once" else epoch)
         self.table = None if often == "batch" else self._draw(run.labels)
 
@@ -68,7 +74,7 @@ class LabelDraw:
 
     def _draw(self, true: Tensor) -> Tensor:
         classes = self.run.num_classes
-        if self.run.options.exclude_true:
+        if self.exclude:
             shift = torch.randint(1, classes, true.shape, generator=self.generator)
             return (true + shift.to(true.device)) % classes
         return torch.randint(0, classes, true.shape, generator=self.generator).to(true.device)

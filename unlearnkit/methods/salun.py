@@ -4,18 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.methods.rl import OPTIONS as RL_OPTIONS
-from unlearnkit.methods.rl import random_label_epoch
+from unlearnkit.methods.rl import Draws, Passes, random_label_epoch
 from unlearnkit.scopes import trainable
-from unlearnkit.training.run import Run, cut
+from unlearnkit.training import Run, cut
+from unlearnkit.training.recipe import Share
 
-OPTIONS = {"mask_fraction": float, "leak_compat": bool, **RL_OPTIONS}
 
-
-@method("salun", title="SalUn", options=OPTIONS)
-def saliency_unlearning(run: Run) -> None:
+@method("salun", title="SalUn", color="#CC79A7", order=6)
+def saliency_unlearning(
+    run: Run,
+    *,
+    mask_fraction: Share = 0.5,
+    leak_compat: bool = False,
+    labels_drawn: Draws = "batch",
+    exclude_true: bool = False,
+    passes: Passes = "in turn",
+) -> None:
     """Do random labels, changing only the weights with the largest forget gradient.
 
     Fan et al., *SalUn* (ICLR 2024). The mask is ranked once, on the original, over all trainable
@@ -34,15 +39,13 @@ def saliency_unlearning(run: Run) -> None:
     ---
     mask_density/NAME : share of weights that may change in each layer group, in [0, 1]
     """
-    if not 0 <= run.options.mask_fraction <= 1:
-        raise UserError(f"salun: mask_fraction is {run.options.mask_fraction}; allowed: 0 to 1")
     parameters = dict(trainable(run.model))
-    masks = top_fraction(saliency(run, parameters), run.options.mask_fraction)
+    masks = top_fraction(saliency(run, parameters), mask_fraction)
     for group, density in densities(masks).items():
         run.log[f"mask_density/{group}"] = density
-    Gate(run, parameters, masks)
+    Gate(run, parameters, masks, leak_compat)
     for epoch in run.epochs():
-        random_label_epoch(run, epoch)
+        random_label_epoch(run, epoch, labels_drawn, exclude_true, passes)
 
 
 def saliency(run: Run, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +90,9 @@ def densities(masks: dict[str, Tensor]) -> dict[str, float]:
 class Gate:
     """Holds masked weights where they are: gradient before the step, weight and momentum after."""
 
-    def __init__(self, run: Run, parameters: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+    def __init__(
+        self, run: Run, parameters: dict[str, Tensor], masks: dict[str, Tensor], leak: bool
+    ) -> None:
         self.optimizer = run.optimizer
         self.held = [
             (parameter, masks[name], parameter.detach().clone())
@@ -95,7 +100,7 @@ class Gate:
             if not masks[name].all()
         ]
         run.before_step.append(self.mask_gradients)
-        if not run.options.leak_compat:
+        if not leak:
             run.after_step.append(self.restore)
 
     def mask_gradients(self) -> None:

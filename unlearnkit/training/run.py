@@ -13,10 +13,9 @@ checkpoint and ends at the same weights as one that was not.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -57,7 +56,7 @@ class Run:
         The model that is unlearned, frozen and in evaluation mode (an unlearning method's only).
     images, labels : uint8 [N, 3, H, W] and int64 [N] tensors on the computing device
     retain_index, forget_index : int64 tensors [*], on the CPU
-    options : SimpleNamespace
+    options : mapping
         The hyper-parameters of the method beyond the recipe's.
     log : dict
         What a method reports about itself, e.g. `run.log["hit_ratio"] = 0.93`.
@@ -82,7 +81,7 @@ class Run:
     forget_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     original: nn.Module | None = None
     fresh: Callable[[], nn.Module] | None = None
-    options: SimpleNamespace = field(default_factory=SimpleNamespace)
+    options: Mapping[str, Any] = field(default_factory=dict)
     log: dict[str, float] = field(default_factory=dict)
     state_file: Path | None = None
     deadline: float | None = None
