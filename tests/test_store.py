@@ -238,7 +238,7 @@ def test_every_hyperparameter_is_in_the_key(tmp_path, method):
     table = "training" if method in ("original", "retrain") else "unlearning"
     own = profile["method"].get(method, {})
     names = {field.name for field in fields(Recipe)}
-    names |= set(METHODS[method].options) if method in METHODS else set()
+    names |= set(METHODS[method].kinds) if method in METHODS else set()
     before = key(profile.values)
     for name in names:
         values = deepcopy(profile.values)

@@ -30,7 +30,7 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import Job, Plan
 from unlearnkit.study.profile import Profile
 from unlearnkit.study.store import Store
-from unlearnkit.training.run import OutOfTime
+from unlearnkit.training import OutOfTime
 
 
 @dataclass

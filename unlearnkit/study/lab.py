@@ -21,8 +21,7 @@ from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.profile import Profile
 from unlearnkit.study.store import Entry, Store, commit, key_of, now
-from unlearnkit.training.recipe import parse_hyperparameters
-from unlearnkit.training.run import train
+from unlearnkit.training import parse_recipe, train
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ class Lab:
         self, architecture: str, seed: int, progress: float
     ) -> tuple[Any, dict[str, Any]]:
         finished = self.original_stage(architecture, seed)
-        recipe, _ = parse_hyperparameters(finished.spec["recipe"], {}, architecture)
+        recipe = parse_recipe(finished.spec["recipe"], architecture)
         steps = {
             round(at * recipe.epochs): self.original_stage(architecture, seed, at)
             for at in self.profile["checkpoints"]

@@ -14,7 +14,7 @@ from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name
 from unlearnkit.models import build
 from unlearnkit.scopes import SCOPES
-from unlearnkit.training.recipe import parse_hyperparameters
+from unlearnkit.training import parse_recipe
 
 FOLDER = Path(__file__).parent / "profiles"
 
@@ -192,13 +192,11 @@ def _check(profile: Profile) -> None:
         raise UserError(f"{where}: architectures must name at least one")
     _check_tables(values, where)
     for architecture in values["architectures"]:
-        parse_hyperparameters(
-            profile.recipe(architecture), {}, f"{where}, [training.{architecture}]"
-        )
+        parse_recipe(profile.recipe(architecture), f"{where}, [training.{architecture}]")
         for name in values["methods"]:
-            parse_hyperparameters(
+            methods.parse_hyperparameters(
                 profile.hyperparameters(name, architecture),
-                methods.get(name).options,
+                name,
                 f"{where}, [method.{name}] with {architecture}",
             )
     _check_sweep(values, where)
