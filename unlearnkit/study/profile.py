@@ -87,7 +87,8 @@ class Profile:
 
 
 def _of(tables: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    return tables.get(architecture, tables.get("default", {}))
+    own = tables.get(architecture, tables.get("default"))
+    return own if isinstance(own, dict) else {}
 
 
 def profile_names() -> list[str]:
