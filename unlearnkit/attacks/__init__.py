@@ -12,6 +12,7 @@ Keyword arguments with defaults are its options.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,11 +83,25 @@ def get_attack(name: str) -> Attack:
 
 
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return every option of the attack: its defaults, overridden by `options` (checked)."""
+    """Return every option of the attack: its defaults, overridden by `options`.
+
+    A number must be finite, whole where the default is, and above 0 where the default is.
+    """
     defaults = get_attack(name).defaults
-    for key in options or {}:
+    for key, value in (options or {}).items():
         if key not in defaults:
             raise unknown(f"option of attack {name!r}", key, defaults or ["(none)"])
+        default = defaults[key]
+        if type(default) not in (int, float):
+            continue
+        kinds = (int,) if type(default) is int else (int, float)
+        fits = type(value) in kinds and math.isfinite(value) and (value > 0 or default <= 0)
+        if not fits:
+            limit = " above 0" if default > 0 else ""
+            raise UserError(
+                f"{key} of attack {name} is {value!r}; "
+                f"it must be a finite {type(default).__name__}{limit}"
+            )
     return {**defaults, **(options or {})}
 
 
@@ -314,6 +329,8 @@ def _borrowed(model: nn.Module, seed: int) -> Iterator[None]:
 def _check(images: Tensor, labels: Tensor, epsilons: Sequence[float], num_classes: int) -> None:
     """Refuse, by a `UserError`, what cannot be attacked."""
     for epsilon in epsilons:
+        if list(epsilons).count(epsilon) > 1:
+            raise UserError(f"epsilons hold {epsilon} twice; name each once")
         if not 0 <= epsilon <= 1:
             raise UserError(
                 f"epsilon is {epsilon}; allowed: 0 to 1, in units of pixels scaled to [0, 1]; "
