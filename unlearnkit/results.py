@@ -13,7 +13,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from unlearnkit.errors import UserError
-from unlearnkit.files import default_folder, plain_name, project_folder, write_atomic
+from unlearnkit.files import (
+    default_folder,
+    plain_name,
+    project_folder,
+    source_folder,
+    write_atomic,
+)
 
 ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
 GAP_METRICS = ["UA", "RA", "TA", "MIA"]
@@ -100,12 +106,6 @@ def study_name(profile: str, settings: Mapping[str, Any], dataset: str | None) -
         return profile
     short = source.name if source else dataset
     return f"{profile}@{plain_name(short)}"
-
-
-def source_folder(dataset: str) -> Path | None:
-    """Return the folder that 'folder:PATH' names, None for other data sets."""
-    kind, colon, path = dataset.partition(":")
-    return Path(path.strip()).expanduser().resolve() if colon and kind == "folder" else None
 
 
 def own_results(name: str) -> Path:

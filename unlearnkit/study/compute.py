@@ -24,6 +24,7 @@ import torch
 from unlearnkit.attacks import get_attack
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
+from unlearnkit.files import cpu_count
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
@@ -52,7 +53,7 @@ class Outcome:
 
 def default_workers(device: torch.device) -> int:
     """Return how many cells to compute at a time: one on a GPU, else up to four, a core each."""
-    return 1 if device.type == "cuda" else min(4, os.cpu_count() or 1)
+    return 1 if device.type == "cuda" else min(4, cpu_count())
 
 
 def compute(
@@ -81,7 +82,7 @@ def compute(
     outcome, began = Outcome(), time.monotonic()
     if not jobs:
         return outcome
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cpu_count() // workers)
     workers = min(workers, len(jobs)) if _importable(lab) else 1
     width = len(str(len(jobs)))
     for number, (job, seconds, error) in enumerate(_run(lab, jobs, workers, threads, deadline), 1):

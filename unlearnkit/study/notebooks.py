@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.files import project_folder
+from unlearnkit.files import cpu_count, project_folder
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def execute(
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
     done = []
     # Two kernels that both use all cores wait for each other most of the time.
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, cpu_count() // workers))
     with ThreadPoolExecutor(workers) as pool:
         futures = [
             pool.submit(
