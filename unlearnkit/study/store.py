@@ -15,14 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from unlearnkit import __version__
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, set_aside, write_atomic
-from unlearnkit.tensors import tensor_checksum
+from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
 
 # Raise a stage's number when its meaning changes: what is stored under the old one is not used.
 STAGE_VERSIONS = {
@@ -115,24 +113,20 @@ class Store:
 
     def put_tensors(self, stage: str, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Store named tensors, e.g. a model's weights, with a checksum."""
-        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        meta = {"key": key, "checksum": tensor_checksum(whole)}
-        write_atomic(self.path(stage, key, "safetensors"), save(whole, meta))
+        save_tensors(self.path(stage, key, "safetensors"), tensors, key=key)
 
     def get_tensors(self, stage: str, key: str) -> dict[str, Tensor] | None:
         """Return the tensors stored under `key`, or None if there are none that can be trusted."""
         path = self.path(stage, key, "safetensors")
-        if not path.exists():
-            return None
         try:
-            with safe_open(path, "pt") as file:
-                meta = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            set_aside(path, "damaged")
+            tensors, meta = load_tensors(path)
+        except FileNotFoundError:
             return None
-        if meta.get("checksum") != tensor_checksum(tensors) or meta.get("key") != key:
-            set_aside(path, "damaged or another stage's")
+        except DamagedFile as error:
+            set_aside(path, str(error))
+            return None
+        if meta.get("key") != key:
+            set_aside(path, "another stage's")
             return None
         return tensors
 
