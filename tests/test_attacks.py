@@ -9,10 +9,9 @@ from torch.nn import functional as F
 
 from unlearnkit import attacks
 from unlearnkit.attacks import (
-    attack_names,
-    attack_params,
+    ATTACKS,
+    attack_options,
     perturb,
-    registry,
     robust_curve,
     score_images,
     transfer_images,
@@ -27,7 +26,7 @@ EPSILON = 0.05
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
+    monkeypatch.setattr(attacks, "ATTACKS", dict(ATTACKS))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +94,7 @@ def curve(model, images, labels, name, epsilons, *, classes=5, seed=0, batch_siz
         labels,
         name,
         epsilons,
-        params=QUICK.get(name),
+        options=QUICK.get(name),
         num_classes=classes,
         seed=seed,
         batch_size=batch_size,
@@ -106,16 +105,16 @@ def curve(model, images, labels, name, epsilons, *, classes=5, seed=0, batch_siz
 
 
 def test_registry_holds_the_built_in_attacks():
-    assert set(BUILT_IN) <= set(attack_names())
+    assert set(BUILT_IN) <= set(ATTACKS)
     assert attacks.get_attack("autoattack").title == "AutoAttack (torchattacks)"
-    assert attack_params("pgd", {"steps": 3}) == {"steps": 3, "step_ratio": 0.25}
+    assert attack_options("pgd", {"steps": 3}) == {"steps": 3, "step_ratio": 0.25}
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_box_ball_reproducible_and_epsilon_zero(name):
     model, images, labels = toy()
     clean = images / 255
-    options = {"params": QUICK.get(name), "num_classes": 5}
+    options = {"options": QUICK.get(name), "num_classes": 5}
     found = perturb(model, clean, labels, name, EPSILON, seed=1, **options)
     again = perturb(model, clean, labels, name, EPSILON, seed=1, **options)
     assert found.shape == clean.shape and found.dtype == torch.float32
@@ -128,7 +127,7 @@ def test_box_ball_reproducible_and_epsilon_zero(name):
     assert torch.equal(clean, images / 255)
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_everything_is_restored(name):
     model, images, labels = toy()
     model.train()
@@ -149,7 +148,7 @@ def test_everything_is_restored(name):
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_classes_and_small_batches(name, classes, count):
@@ -162,10 +161,10 @@ def test_few_classes_and_small_batches(name, classes, count):
     assert empty.shape == (1, 0)
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_all_wrong_batch_and_callers_without_gradients(name):
     model, images, labels = toy()
-    options = {"params": QUICK.get(name), "num_classes": 5, "seed": 0}
+    options = {"options": QUICK.get(name), "num_classes": 5, "seed": 0}
     found = perturb(model, images / 255, (labels + 1) % 5, name, EPSILON, **options)
     assert found.isfinite().all()
     expected = perturb(model, images / 255, labels, name, EPSILON, **options)
@@ -176,7 +175,7 @@ def test_all_wrong_batch_and_callers_without_gradients(name):
             )
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_a_failing_model_leaves_no_trace(name):
     model, images, labels = toy()
     model.train()
@@ -334,7 +333,7 @@ def test_transfer_hurts_the_source_most():
     source, images, labels = toy(count=40)
     target = conv_net(5, seed=9)
     made = transfer_images(
-        source, images, labels, "pgd", [0.0, 0.1], params=QUICK["pgd"], num_classes=5, seed=0
+        source, images, labels, "pgd", [0.0, 0.1], options=QUICK["pgd"], num_classes=5, seed=0
     )
     assert made.shape == (2, 40, 3, 8, 8)
     assert torch.equal(made[0], images / 255)
@@ -366,7 +365,7 @@ def test_scores_that_are_not_finite_are_wrong():
         ({"images": torch.full((24, 3, 8, 8), 1.5)}, r"lie in \[0, 1\]"),
         ({"images": torch.full((24, 3, 8, 8), torch.nan)}, r"lie in \[0, 1\]"),
         ({"attack": "cw"}, "unknown attack 'cw'; known: noise, fgsm, pgd, autoattack"),
-        ({"params": {"step": 3}}, "unknown parameter of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"step": 3}}, "unknown option of attack 'pgd' 'step'; known: steps"),
         ({"num_classes": 7}, "the model has 5 classes but num_classes is 7"),
         ({"num_classes": 2}, "labels run from 0 to 4; allowed with num_classes=2: 0 to 1"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "24 images but 3 labels"),
@@ -380,7 +379,7 @@ def test_errors_say_what_is_allowed(change, message):
         "labels": labels,
         "attack": "pgd",
         "epsilon": 0.1,
-        "params": None,
+        "options": None,
         "num_classes": 5,
     }
     with pytest.raises(UserError, match=message):

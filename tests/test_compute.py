@@ -681,7 +681,7 @@ def test_forgetting_a_class(vit):
     cell = Cell("small_vit", "class:3", "cf", "all", 0)
     value = raw(lab, cell, "quality")
     data = lab.data
-    right = predictions(lab.model(cell), data.test_images, batch_size=64, device="cpu").argmax(1)
+    right = predictions(lab.model(cell), data.test_images, batch_size=64).argmax(1)
     right = (right == data.test_labels).double()
     inside = data.test_labels == 3
     assert 0 < inside.sum() < len(inside)
@@ -689,7 +689,7 @@ def test_forgetting_a_class(vit):
     assert value["TA_forgotten"] == pytest.approx(100 * right[inside].mean().item())
     split = lab.split("class:3", 0)
     assert set(data.train_labels[split.forget].tolist()) == {3}
-    seen = predictions(lab.model(cell), data.train_images, batch_size=64, device="cpu").argmax(1)
+    seen = predictions(lab.model(cell), data.train_images, batch_size=64).argmax(1)
     hit = (seen == data.train_labels).double()
     assert value["FA"] == pytest.approx(100 * hit[split.forget].mean().item())
     assert value["RA"] == pytest.approx(100 * hit[split.retain].mean().item())

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unlearnkit import measures
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import (
     MemoryCount,
@@ -56,21 +57,33 @@ def test_predictions_match_a_plain_pass_and_restore_modes():
     assert torch.allclose(found, predictions(model, images.float() / 255), atol=1e-5)
 
 
-def test_bf16_predictions_are_near_and_float32():
-    model, images = conv_net(), torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
-    exact, rough = (predictions(model, images, precision=p) for p in ("fp32", "bf16"))
-    assert rough.dtype == torch.float32
-    assert 0 < (exact - rough).abs().max() < 0.05
-
-
-def test_unknown_precision():
-    with pytest.raises(UserError, match="unknown precision 'fp8'; known: fp32, bf16"):
-        predictions(conv_net(), torch.zeros(1, 3, 8, 8), precision="fp8")
-
-
 def test_accuracy_is_a_percentage():
     assert accuracy(torch.tensor([True, False, True, True])) == 75.0
     assert math.isnan(accuracy(torch.zeros(0, dtype=torch.bool)))
+
+
+# --- a measure of one's own --------------------------------------------------------------------
+
+
+def test_a_measure_of_ones_own(monkeypatch, build, toy, split):
+    monkeypatch.setattr(measures, "MEASURES", {})
+
+    @measures.measure("draw", title="Draw (%)", digits=2)
+    def draw(model, data, split, *, seed, batch_size):
+        assert not model.training
+        return torch.tensor(seed + batch_size / len(data.test_images))
+
+    measures.measure("nothing")(lambda *_, **__: math.nan)
+    chosen = measures.MEASURES["draw"]
+    assert (chosen.title, chosen.digits, chosen.version) == ("Draw (%)", 2, 1)
+    how = {"seed": 3, "batch_size": 15}
+    model = build("small_vit").train()
+    assert measures.scalar(model, toy, split, name="draw", **how) == {"name": "draw", "value": 3.5}
+    assert model.training
+    with pytest.raises(UserError, match="measure nothing gave nan; it must return a finite"):
+        measures.scalar(model, toy, split, name="nothing", **how)
+    with pytest.raises(UserError, match="unknown measure 'drew'; known: draw, nothing"):
+        measures.scalar(model, toy, split, name="drew", **how)
 
 
 # --- distances to retraining -----------------------------------------------------------------

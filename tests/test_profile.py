@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 from helpers_study import VIT, tiny_profile, tiny_values, write_profile
 
-from unlearnkit.attacks import attack_names, attack_params
+from unlearnkit.attacks import ATTACKS, attack_options
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, parse_hyperparameters
 from unlearnkit.results import study_name
@@ -47,7 +47,7 @@ def test_shipped_profiles_load(name):
             assert recipe.epochs >= 1
     for entry in profile["attack"]:
         # Every hyper-parameter is in the profile, none left to the code's defaults.
-        assert set(entry["options"]) == set(attack_params(entry["name"]))
+        assert set(entry["options"]) == set(attack_options(entry["name"]))
     assert len(cells_of(profile)) == len(set(cells_of(profile)))
     assert profile.minutes in profile["description"]
 
@@ -60,7 +60,7 @@ def test_shipped_studies_are_whole(name):
     assert {"retrain", "cf", "rl", "bs", "salun", "scrub", "ga"} <= set(profile["methods"])
     assert set(profile["forget"][0]["scopes"]) == {"all", "first", "intermediate", "last"}
     names = [entry["name"] for entry in profile["attack"]]
-    assert set(names) == set(attack_names()) & set(names) and len(names) == 4
+    assert set(names) == set(ATTACKS) & set(names) and len(names) == 4
     shown = next(e for e in profile["attack"] if e["name"] == profile["report"]["attack"])
     assert shown["everywhere"] and shown["transfer"]
 

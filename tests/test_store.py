@@ -24,7 +24,6 @@ from helpers_study import (
 )
 
 import unlearnkit
-from unlearnkit import measures as measuring
 from unlearnkit.errors import UserError
 from unlearnkit.files import set_aside, write_atomic
 from unlearnkit.methods import METHODS
@@ -308,8 +307,7 @@ def computed(tmp_path_factory):
         return key_of(stage, spec)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (lab_module, measuring):
-            patch.setattr(module, "key_of", record)
+        patch.setattr(lab_module, "key_of", record)
         outcome, _ = run_all(tiny_lab(profile, folder / "store"))
     assert (outcome.done, outcome.failed) == (3, [])
     return profile, folder / "store", asked

@@ -11,10 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from unlearnkit.errors import unknown
-
-PRECISIONS = ("fp32", "bf16")
-
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
@@ -34,41 +30,30 @@ def to_float(images: Tensor, device: str | torch.device = "cpu") -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the parameters and buffers of `model` are; the CPU if it has none."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def prefers_channels_last(model: nn.Module) -> bool:
     """Say whether `model` is convolutional; a single convolution is but a patch embedding."""
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
-def predictions(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    batch_size: int = 512,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-) -> Tensor:
-    """Return the logits of `model` in evaluation mode.
+def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Return the logits of `model` in evaluation mode, float32 [N, C] on the CPU.
 
     Parameters
     ----------
     model : Module
-        On `device`, taking float images in [0, 1]. Its modes are restored.
+        Taking float images in [0, 1]. Its modes are restored.
     images : Tensor [N, 3, H, W]
         uint8, or float in [0, 1], on any device; moved batch by batch.
-    precision : {'fp32', 'bf16'}
-        'bf16' runs under autocast.
-
-    Returns
-    -------
-    Tensor [N, C]
-        float32, on the CPU.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    device = device_of(model)
     layout = torch.channels_last if prefers_channels_last(model) else torch.contiguous_format
-    kind = torch.device(device).type
-    autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
-    with evaluating(model), torch.inference_mode(), autocast:
+    with evaluating(model), torch.inference_mode():
         batches = [
             model(to_float(batch, device).contiguous(memory_format=layout)).float().cpu()
             for batch in images.split(batch_size)

@@ -101,43 +101,66 @@ class Lab:
         """Return the cell's stages in the order they can be done in."""
         made = self.model_stage(cell)
         stages = [made]
+        split, measure = self.split(cell.forget, cell.seed), self.profile["measure"]
+        size, seed = measure["batch_size"], {"seed": cell.seed}
         tested = {"model": made.key, "data": self.data.fingerprint}
-        spec = {**tested, "split": self.split(cell.forget, cell.seed).hash}
-        measure = self.profile["measure"]
-        quality = {**spec, "mia_images": measure["mia_images"], "seed": cell.seed}
-        stages.append(Stage("quality", quality, self._doing(measuring.quality, cell)))
-        spread = {
-            **tested,
-            "images_per_class": measure["fairness_images_per_class"],
-            "seed": cell.seed,
-        }
-        stages.append(Stage("fairness", spread, self._doing(measuring.spread, cell)))
+        spec = {**tested, "split": split.hash}
+        how = {**seed, "mia_images": measure["mia_images"]}
+        doing = self._doing(measuring.quality, cell, split, **how, batch_size=size)
+        stages.append(Stage("quality", {**spec, **how}, doing))
+        how = {**seed, "images_per_class": measure["fairness_images_per_class"]}
+        doing = self._doing(measuring.sigma, cell, **how, batch_size=size)
+        stages.append(Stage("fairness", {**tested, **how}, doing))
         for entry in self.profile["attack"]:
             if not (entry["everywhere"] or (cell.scope == "all" and cell.progress == 1)):
                 continue
-            attack = {
-                **spec,
-                **measuring.attack_identity(entry["name"]),
-                "images": measuring.image_counts(cell, entry),
-                "options": attacks.attack_params(entry["name"], entry["options"]),
+            how = {
+                "images": _image_counts(cell, entry),
+                "options": attacks.attack_options(entry["name"], entry["options"]),
                 "epsilons": sorted(float(e) for e in entry["epsilons"]),
-                "batch_size": measure["batch_size"],
+                "batch_size": size,
                 "seed": cell.seed,
             }
-            stages.append(
-                Stage("robustness", attack, self._doing(measuring.robustness, cell, entry))
-            )
+            attack = {**spec, **attacks.get_attack(entry["name"]).identity, **how}
+            how["attack"] = entry["name"]
+            doing = self._doing(measuring.robustness, cell, split, **how)
+            stages.append(Stage("robustness", attack, doing))
             if entry["transfer"] and cell.progress == 1:
                 source = self.original_stage(cell.architecture, cell.seed).key
-                moved = {**attack, "source": source}
-                stages.append(
-                    Stage("transfer", moved, self._doing(measuring.transfer, cell, entry))
-                )
+                doing = self._doing(self._transfer, cell, split, cell, **how)
+                stages.append(Stage("transfer", {**attack, "source": source}, doing))
         return stages
 
-    def _doing(self, measure: Callable[..., Any], *of: Any) -> Callable[[], tuple[Any, dict]]:
+    def _doing(
+        self, measure: Callable[..., Any], cell: Cell, *of: Any, **how: Any
+    ) -> Callable[[], tuple[Any, dict]]:
         """Return the function of a stage that measures: it has nothing to say of the machine."""
-        return lambda: (measure(self, *of), {})
+        return lambda: (measure(self.model(cell), self.data, *of, **how), {})
+
+    def _transfer(
+        self, model: torch.nn.Module, data: ImageData, split: Split, cell: Cell, **how: Any
+    ) -> dict[str, Any]:
+        """Measure on images made on the original, which are stored for the next cell."""
+        source = replace(cell, method="original", scope="all", progress=1.0)
+        spec = {
+            **attacks.get_attack(how["attack"]).identity,
+            "attack": how["attack"],
+            "epsilons": [epsilon / 255 for epsilon in how["epsilons"]],
+            "params": how["options"],
+            "num_classes": data.num_classes,
+            "batch_size": how["batch_size"],
+            "seed": derive(cell.seed, "attack"),
+            "source": self.model_stage(source).key,
+            "data": data.fingerprint,
+            "split": split.hash,
+            "images": how["images"],
+        }
+        key = key_of("adversarial", spec)
+        stored = self.store.get_tensors("adversarial", key)
+        if stored is None:
+            stored = {"images": measuring.adversarial(self.model(source), data, split, **how)}
+            self.store.put_tensors("adversarial", key, stored)
+        return measuring.transfer(model, stored["images"], data, split, **how)
 
     # -- doing them ------------------------------------------------------------------------------
 
@@ -335,6 +358,16 @@ def pick_device(name: str | None = None) -> torch.device:
             f"device {name} asked for, but this machine's torch sees {seen or 'no'} GPU; use cpu"
         )
     return device
+
+
+def _image_counts(cell: Cell, entry: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many images of each set to attack; restricted models only on test images."""
+    whole = cell.scope == "all" and cell.progress == 1
+    return {
+        "test": entry["test"],
+        "retain": entry["retain"] if whole else 0,
+        "forget": entry["forget"] if whole else 0,
+    }
 
 
 def _index_key(index: Tensor) -> str:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unlearnkit import methods
-from unlearnkit.attacks import attack_names, attack_params
+from unlearnkit.attacks import ATTACKS, attack_options
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name
 from unlearnkit.models import build
@@ -241,7 +241,7 @@ def _check_attacks(values: Mapping[str, Any], where: str) -> None:
     for number, entry in enumerate(_dicts(values, "attack", where)):
         place = f"{where}, [[attack]] {number + 1}"
         _check_table(entry, ATTACK, place)
-        _check_names("attack", [entry["name"]], attack_names())
+        _check_names("attack", [entry["name"]], ATTACKS)
         if entry["name"] in chosen:
             raise UserError(f"{place}: {entry['name']} is there already; give it all its epsilons")
         known = (type(e) in (int, float) and 0 < e <= 255 for e in entry["epsilons"])
@@ -250,7 +250,7 @@ def _check_attacks(values: Mapping[str, Any], where: str) -> None:
         _check_at_least(0, entry, ("test", "retain", "forget"), place)
         _check_table(
             entry["options"],
-            {name: type(value) for name, value in attack_params(entry["name"]).items()},
+            {name: type(value) for name, value in attack_options(entry["name"]).items()},
             f"{place}, options",
         )
         chosen[entry["name"]] = entry["epsilons"]

@@ -54,9 +54,9 @@ def attack_title(attack: str) -> str:
     """Return the display name of an attack."""
     if attack in ATTACKS:
         return ATTACKS[attack]
-    from unlearnkit.attacks import attack_names, get_attack
+    from unlearnkit.attacks import ATTACKS as KNOWN
 
-    return get_attack(attack).title if attack in attack_names() else attack
+    return KNOWN[attack].title if attack in KNOWN else attack
 
 
 def forget_title(forget: str) -> str:
