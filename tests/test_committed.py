@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from unlearnkit.data import ImageData, load
+from unlearnkit.files import project_folder
 from unlearnkit.report.publish import NAMES, publish
 from unlearnkit.report.study import load_study
 from unlearnkit.results import committed_folder, read
-from unlearnkit.study.lab import Lab
+from unlearnkit.study.stages import Lab
 from unlearnkit.study.profile import load_profile
-from unlearnkit.study.store import Store, project_folder
+from unlearnkit.study.store import Store
 
 STUDIES = sorted(path.parent.name for path in (project_folder() / "results").glob("*/study.json"))
 # CIFAR-10 is not in the repository: its labels and the fingerprint of its pixels are enough.

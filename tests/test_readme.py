@@ -10,7 +10,7 @@ from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.report import readme
 from unlearnkit.report.tidy import COLUMNS
-from unlearnkit.study.store import project_folder
+from unlearnkit.files import project_folder
 
 BLOCKS = ("figure", "main-table", "verdicts")
 TEXT = "".join(

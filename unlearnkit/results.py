@@ -7,10 +7,9 @@ hand, or a file copied over another, is found when results are read.
 import hashlib
 import io
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -153,23 +152,22 @@ def _write_if_new(path: Path, content: str | bytes) -> bytes:
     return data
 
 
-def verified(folder: Path) -> dict[str, bytes]:
-    """Return name -> content of the files of a folder of results, each with its right checksum.
+def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
+    """Return name -> content of the files of results that fit a pattern, each as it was written.
 
     Raises
     ------
     UserError
         If one is missing, is not what was written, or is none that was; it names the file.
     """
-    found = {}
-    for name, digest in _sums(folder).items():
+    sums, found = _sums(folder), {}
+    there = {path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)}
+    there |= {name for name in sums if any(fnmatch(name, pattern) for pattern in patterns)}
+    for name in sorted(there):
         found[name] = _content(folder / name)
-        if hashlib.sha256(found[name]).hexdigest() != digest:
-            raise _damaged(folder / name, f"{SUMS} has another checksum")
-    for path in sorted(folder.rglob("*.*")):
-        known = path.suffix in (".json", ".csv", ".png", ".txt")
-        if known and path.relative_to(folder).as_posix() not in found:
-            raise _damaged(path, f"{SUMS} does not list it")
+        if hashlib.sha256(found[name]).hexdigest() != sums.get(name):
+            why = "has another checksum" if name in sums else "does not list it"
+            raise _damaged(folder / name, f"{SUMS} {why}")
     return found
 
 
@@ -220,7 +218,7 @@ def read(folder: Path) -> Results:
     """
     if not (folder / "study.json").exists():
         raise UserError(f"no results in {folder}")
-    found = verified(folder)
+    found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
     name, records = "study.json", []
     try:
         study = json.loads(found[name])
@@ -290,11 +288,10 @@ def read_sweep(folder: Path) -> pd.DataFrame:
         If a file is not what was written.
     """
     parts = [pd.DataFrame(columns=SWEEP_COLUMNS)]
-    for name, content in verified(folder).items():
-        if name.startswith("sweeps/"):
-            parts.append(pd.read_csv(io.BytesIO(content)))
-            if list(parts[-1].columns) != SWEEP_COLUMNS:
-                raise _damaged(folder / name, f"its columns are not {', '.join(SWEEP_COLUMNS)}")
+    for name, content in verified(folder, "sweeps/*.csv").items():
+        parts.append(pd.read_csv(io.BytesIO(content)))
+        if list(parts[-1].columns) != SWEEP_COLUMNS:
+            raise _damaged(folder / name, f"its columns are not {', '.join(SWEEP_COLUMNS)}")
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 

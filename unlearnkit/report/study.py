@@ -13,7 +13,7 @@ import pandas as pd
 from unlearnkit import results as files
 from unlearnkit.errors import UserError
 from unlearnkit.files import output_folder
-from unlearnkit.report.sweep import read_sweep
+from unlearnkit.results import read_sweep
 from unlearnkit.report.tidy import frame, gap_rows, log_rows, quality_rows, robust_rows, sigma_rows
 from unlearnkit.results import ID, Cell, Results, own_results
 
