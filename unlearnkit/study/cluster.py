@@ -42,6 +42,7 @@ class Cluster(Executor):
     """
 
     def __init__(self, client: Client) -> None:
+        self.client = client
         found = client.scheduler_info(n_workers=-1)["workers"].values()
         self.workers = max(1, len(found))
         asked = {"unlearnkit": 1}
