@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from unlearnkit.study.lab import Lab
 
 from unlearnkit.data import ImageData, load
 from unlearnkit.report import load_study, publish_all
 from unlearnkit.results import committed_folder, read
-from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.store import Store, project_folder
 
