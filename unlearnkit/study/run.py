@@ -144,9 +144,11 @@ def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
         "commit": ", ".join(sorted(commits - {""})),
         "cells": times,
     }
-    first = lab.data.first(*SAMPLES)
-    images = first.train_images.permute(0, 2, 3, 1).cpu().numpy()
-    samples = Samples(np.ascontiguousarray(images), first.train_labels.cpu().numpy(), first.classes)
+    each, most = SAMPLES
+    labels = lab.data.train_labels.cpu()
+    first = torch.cat([(labels == label).nonzero()[:each, 0] for label in range(most)])
+    images = lab.data.train_images[first.to(lab.device)].permute(0, 2, 3, 1).cpu().numpy()
+    samples = Samples(np.ascontiguousarray(images), labels[first].numpy(), lab.data.classes)
     return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
 
 
