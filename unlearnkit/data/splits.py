@@ -168,12 +168,11 @@ def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:
     """Return the fraction to forget, or the class."""
     kind, _, value = str(forget).strip().partition(":")
     value = value.strip()
-    if kind == "class" and value in classes:
-        return 0.0, classes.index(value)
-    if kind == "class" and value.isdecimal() and int(value) < len(classes):
-        return 0.0, int(value)
     if kind == "class" and value:
-        raise unknown("class", value, [f"{i} ({name})" for i, name in enumerate(classes)])
+        known = [*classes, *map(str, range(len(classes)))]
+        if value not in known:
+            raise unknown("class", value, [f"{i} ({name})" for i, name in enumerate(classes)])
+        return 0.0, known.index(value) % len(classes)
     try:
         fraction = float(value if kind == "random" else "")
     except ValueError:
