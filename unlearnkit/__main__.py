@@ -98,12 +98,9 @@ def compute(options: argparse.Namespace, then: Callable[[], int] = lambda: 0) ->
         workers = cluster.workers if cluster else options.workers or default_workers(lab.device)
         expected = plan.seconds(results.recorded_walls(own, committed))
         print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
-        print(
-            f"  stored: {plan.stages - plan.lacking} of {plan.stages} stages in {lab.store.folder}"
-        )
-        print(
-            f"  to compute: {plan.lacking} stages of {len(plan.missing)} models, {workers} at a time"
-        )
+        there, models = plan.stages - plan.lacking, len(plan.missing)
+        print(f"  stored: {there} of {plan.stages} stages in {lab.store.folder}")
+        print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")
         print(f"  expected: {_expectation(expected, workers)}", flush=True)
         if options.plan:
             return 0
