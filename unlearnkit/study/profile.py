@@ -114,7 +114,9 @@ def load_profile(name: str | Path) -> Profile:
     path = _find(name, Path())
     try:
         if not re.fullmatch(r"\w[\w.+@ -]*", path.stem):
-            raise UserError(f"rename {path}: results are called so; use letters, digits and _.+@-")
+            raise UserError(
+                f"rename {path}: its results' folder can be called by letters, digits, _.+@-"
+            )
         values = _read(path, ())
         shipped = FOLDER / path.name
         if shipped.is_file() and shipped.read_bytes() != path.read_bytes():

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import timm
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, WrapValidator
 from pydantic import model_validator as validator
+from timm import is_model
 
 from unlearnkit import methods
 from unlearnkit.attacks import attack_options
@@ -32,7 +32,7 @@ def _measure(name: str) -> str:
 
 
 def _architecture(name: str) -> str:
-    if name not in (*Models.model_fields, "default") and not timm.is_model(name):
+    if name not in (*Models.model_fields, "default") and not is_model(name):
         raise unknown("architecture", name, [*Models.model_fields, "any timm model's name"])
     return name
 
@@ -176,13 +176,7 @@ def for_all(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile's values checked, numbers as they are, options left out filled in.
-
-    Raises
-    ------
-    UserError
-        The first thing that is wrong: where, what was found, what is allowed.
-    """
+    """Return `values` with what has a default filled in; `UserError` names the first fault."""
     try:
         return Settings.model_validate(values).model_dump(exclude_none=True)
     except ValidationError as error:
