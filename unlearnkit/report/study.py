@@ -13,9 +13,8 @@ import pandas as pd
 from unlearnkit import results as files
 from unlearnkit.errors import UserError
 from unlearnkit.files import output_folder
-from unlearnkit.results import read_sweep
 from unlearnkit.report.tidy import frame, gap_rows, log_rows, quality_rows, robust_rows, sigma_rows
-from unlearnkit.results import ID, Cell, Results, own_results
+from unlearnkit.results import ID, Cell, Results, own_results, read_sweep
 
 
 @dataclass(frozen=True)
@@ -268,9 +267,9 @@ def load_study(
         If there are no results to read; it says how to compute them.
     """
     if recompute:
-        from unlearnkit.study import run
+        from unlearnkit.study import load_profile, run_study
 
-        return run.run_study(run.load_profile(profile), dataset or None)
+        return read_study(run_study(load_profile(profile), dataset or None))
     stem = Path(profile).stem if profile.endswith(".toml") else profile
     where = own_results if os.environ.get("UNLEARNKIT_OWN_RESULTS") else files.committed_folder
     folder = where(files.study_name(stem, _settings(where(stem)), dataset or None))
