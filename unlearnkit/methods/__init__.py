@@ -18,7 +18,7 @@ import inspect
 import pkgutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -206,16 +206,13 @@ def unlearn(
             model=student,
             original=frozen,
             fresh=fresh,
-            images=data.train_images,
-            labels=data.train_labels,
+            data=data,
             retain_index=split.retain,
             forget_index=split.forget,
-            recipe=replace(recipe, flip=recipe.flip and data.flip),
+            recipe=recipe,
             options=options,
             seed=seed,
-            num_classes=data.num_classes,
             name=name if scope == "all" else f"{name} {scope}",
-            scope=scope,
             state_file=state_file,
             deadline=deadline,
         )

@@ -36,45 +36,30 @@ def random_labels(
     passes : "in turn" or "shuffled"
         Forget pass before the retain pass, or both mixed into one.
     """
-    for epoch in run.epochs():
-        random_label_epoch(run, epoch, labels_drawn, exclude_true, passes)
-
-
-def random_label_epoch(
-    run: Run, epoch: int, labels_drawn: Draws, exclude_true: bool, passes: Passes
-) -> None:
-    """Do one epoch of random labels; SalUn's is the same, under a mask."""
-    if passes == "in turn":
-        sets = [("forget", run.forget_index), ("retain", run.retain_index)]
-    else:
-        sets = [("mixed", torch.cat([run.forget_index, run.retain_index]))]
-    forgotten = torch.zeros(len(run.labels), dtype=torch.bool)
+    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
     forgotten[run.forget_index] = True
-    draw = LabelDraw(run, epoch, labels_drawn, exclude_true)
-    for purpose, index_set in sets:
-        for index in run.order(index_set, purpose, epoch):
-            images, labels = run.batch(index)
-            labels = torch.where(forgotten[index].to(labels.device), draw(index, labels), labels)
-            run.step(run.cross_entropy(images, labels))
+    sets = {"forget": run.forget_index, "retain": run.retain_index}
+    if passes == "shuffled":
+        sets = {"mixed": torch.cat([run.forget_index, run.retain_index])}
+    classes = run.data.num_classes
+    for epoch in run.epochs():
+        generator = stream(run.seed, "labels", 0 if labels_drawn == "once" else epoch)
+        if labels_drawn != "batch":
+            table = draw(run.data.train_labels, classes, exclude_true, generator)
+        for purpose, index_set in sets.items():
+            for index in run.order(index_set, purpose, epoch):
+                images, labels = run.batch(index)
+                if labels_drawn == "batch":
+                    drawn = draw(labels, classes, exclude_true, generator)
+                else:
+                    drawn = table[index.to(labels.device)]
+                labels = torch.where(forgotten[index].to(labels.device), drawn, labels)
+                run.step(run.cross_entropy(images, labels))
 
 
-class LabelDraw:
-    """Draws the random labels of one epoch; see `labels_drawn` and `exclude_true`."""
-
-    def __init__(self, run: Run, epoch: int, often: str, exclude: bool) -> None:
-        self.run, self.exclude = run, exclude
-        self.generator = stream(run.seed, "labels", 0 if often == "once" else epoch)
-        self.table = None if often == "batch" else self._draw(run.labels)
-
-    def __call__(self, index: Tensor, true: Tensor) -> Tensor:
-        """Return labels [B] for the images `index` [B] of classes `true` [B]."""
-        if self.table is None:
-            return self._draw(true)
-        return self.table[index.to(true.device)]
-
-    def _draw(self, true: Tensor) -> Tensor:
-        classes = self.run.num_classes
-        if self.exclude:
-            shift = torch.randint(1, classes, true.shape, generator=self.generator)
-            return (true + shift.to(true.device)) % classes
-        return torch.randint(0, classes, true.shape, generator=self.generator).to(true.device)
+def draw(true: Tensor, classes: int, exclude: bool, generator: torch.Generator) -> Tensor:
+    """Return labels uniform over all `classes`, or over all but the `true` ones [B]."""
+    if exclude:
+        shift = torch.randint(1, classes, true.shape, generator=generator)
+        return (true + shift.to(true.device)) % classes
+    return torch.randint(0, classes, true.shape, generator=generator).to(true.device)
