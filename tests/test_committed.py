@@ -18,6 +18,12 @@ STALE = ("bs",)
 # CIFAR-10 is not in the repository: its labels and the fingerprint of its pixels are enough.
 CIFAR10_TRAIN = "45fece5df98b7482f728652fbbdad0c1f84e01dcc75e7b1b0f3df5905f761b4e"
 
+# Stages whose meaning changed after these results were computed. Take a pair out when its results
+# are computed anew: a stage that is listed here has to differ.
+# Noise: version 2 shows every image, not only those right when clean (37.0 for 39.7 % before).
+# Transfer: version 2 leaves out images that the perturbation puts right.
+STALE = {(name, stage) for name in STUDIES for stage in ("robustness/noise", "transfer/pgd")}
+
 
 def data_of(name: str, study: dict) -> ImageData:
     """Return data with a committed study's labels and fingerprints."""
@@ -45,7 +51,7 @@ def test_committed_results_lie_under_the_keys_of_todays_code(name, tmp_path):
         for record in results.records
         if record.cell.method not in STALE
         for stage, stored in zip(lab.stages(record.cell), record.stages, strict=True)
-        if stage.key != stored["key"]
+        if (stage.key == stored["key"]) == ((name, stored["stage"]) in STALE)
     ]
     assert wrong == []
     assert len(results.records) == results.study["cells"]

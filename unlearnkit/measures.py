@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit import attacks, fairness, metrics, privacy
+from unlearnkit import attacks, fairness, metrics
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError, unknown
@@ -86,10 +86,10 @@ def quality(
         value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
         test = test[0][~inside], test[1][~inside]
     value["TA"] = _accuracy(*test)
-    sides = [privacy.true_class_confidence(*side) for side in (retain, test, forget)]
+    sides = [metrics.true_class_confidence(*side) for side in (retain, test, forget)]
     generator, limit = stream(seed, "membership"), mia_images or None
     sides[:2] = [side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]]
-    value["MIA"] = privacy.mia_efficacy(*sides, seed=seed)
+    value["MIA"] = metrics.mia_efficacy(*sides, seed=seed)
     return value
 
 
@@ -166,11 +166,17 @@ def transfer(
     images: Mapping[str, int],
     **how: Any,
 ) -> dict[str, Any]:
-    """Return what `adversarial`'s images leave right on another model, as `robustness` does."""
+    """Return what `adversarial`'s images leave right on another model, as `robustness` does.
+
+    An image that the model gets wrong when clean stays wrong, unless the attack is random noise.
+    """
     pictures, labels, sets = _attacked(data, split, images, how["seed"])
     shown = (pictures, *adversarial_images)
     right = [attacks.score_images(model, x, labels, batch_size=how["batch_size"]) for x in shown]
-    return _counted(torch.stack(right), labels, sets, how["epsilons"], data.num_classes)
+    right = torch.stack(right)
+    if attacks.get_attack(how["attack"]).norm:
+        right = right & right[0]
+    return _counted(right, labels, sets, how["epsilons"], data.num_classes)
 
 
 def _attacked(

@@ -1,7 +1,8 @@
 """Adversarial attacks: a registry, one way to run them, and robust accuracy along ε.
 
 Conventions: images in [0, 1], normalisation inside the model, L∞; only images still classified
-right are attacked; robust accuracy is over all images. A new attack is one decorated function::
+right are attacked, but random noise meets all; robust accuracy is over all images. A new attack is
+one decorated function::
 
     @attack("mine", title="Mine", norm="linf")
     def mine(model, images, labels, epsilon, *, num_classes, seed, steps=3): ...
@@ -12,6 +13,7 @@ Keyword arguments with defaults are its options.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,11 +84,25 @@ def get_attack(name: str) -> Attack:
 
 
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return every option of the attack: its defaults, overridden by `options` (checked)."""
+    """Return every option of the attack: its defaults, overridden by `options`.
+
+    A number must be finite, whole where the default is, and above 0 where the default is.
+    """
     defaults = get_attack(name).defaults
-    for key in options or {}:
+    for key, value in (options or {}).items():
         if key not in defaults:
             raise unknown(f"option of attack {name!r}", key, defaults or ["(none)"])
+        default = defaults[key]
+        if type(default) not in (int, float):
+            continue
+        kinds = (int,) if type(default) is int else (int, float)
+        fits = type(value) in kinds and math.isfinite(value) and (value > 0 or default <= 0)
+        if not fits:
+            limit = " above 0" if default > 0 else ""
+            raise UserError(
+                f"{key} of attack {name} is {value!r}; "
+                f"it must be a finite {type(default).__name__}{limit}"
+            )
     return {**defaults, **(options or {})}
 
 
@@ -179,8 +195,9 @@ def robust_curve(
 
     Only images right when clean are attacked; the others stay wrong. For a nested attack (PGD,
     AutoAttack) an image broken at a smaller ε, which lies inside the larger ball, is not attacked
-    again: the curve cannot rise, and costs little once most images are broken. Noise and FGSM
-    meet each ε on their own. Results depend on `batch_size` through the random starts.
+    again: the curve cannot rise, and costs little once most images are broken. FGSM meets each ε
+    on its own. What has no norm (noise) is no search for a mistake: it meets every image, and may
+    put a wrong one right. Results depend on `batch_size` through the random starts.
 
     Parameters
     ----------
@@ -195,7 +212,7 @@ def robust_curve(
     Tensor [len(epsilons), N]
         bool, on the CPU, in the order of `epsilons`.
     """
-    nested = get_attack(attack).nested
+    chosen = get_attack(attack)
     how = {"attack": attack, "options": attack_options(attack, options), "seed": seed}
     how |= {"num_classes": num_classes, "batch_size": batch_size}
     _check(images, labels, epsilons, num_classes)
@@ -205,11 +222,11 @@ def robust_curve(
     for row in sorted(range(len(epsilons)), key=lambda i: epsilons[i]):
         if epsilons[row] == 0:
             continue
-        survivors = (standing if nested else clean).clone()
-        index = survivors.nonzero()[:, 0]
-        for chosen, found in _attacked(model, images, labels, index, epsilons[row], **how):
-            survivors[chosen] = score_images(model, found, labels[chosen], batch_size=batch_size)
-        right[row] = standing = survivors
+        right[row] = standing if chosen.nested else clean
+        index = right[row].nonzero()[:, 0] if chosen.norm else torch.arange(len(images))
+        for part, found in _attacked(model, images, labels, index, epsilons[row], **how):
+            right[row, part] = score_images(model, found, labels[part], batch_size=batch_size)
+        standing = right[row]
     return right
 
 
@@ -314,6 +331,8 @@ def _borrowed(model: nn.Module, seed: int) -> Iterator[None]:
 def _check(images: Tensor, labels: Tensor, epsilons: Sequence[float], num_classes: int) -> None:
     """Refuse, by a `UserError`, what cannot be attacked."""
     for epsilon in epsilons:
+        if list(epsilons).count(epsilon) > 1:
+            raise UserError(f"epsilons hold {epsilon} twice; name each once")
         if not 0 <= epsilon <= 1:
             raise UserError(
                 f"epsilon is {epsilon}; allowed: 0 to 1, in units of pixels scaled to [0, 1]; "

@@ -20,7 +20,7 @@ def _torchattacks() -> ModuleType:
     return torchattacks
 
 
-@attack("noise", title="Gaussian noise", norm=None)
+@attack("noise", title="Gaussian noise", norm=None, version=2)
 def _noise(
     model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, num_classes: int, seed: int
 ) -> Tensor:

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.metrics import MemoryCount, peak_memory
 from unlearnkit.scopes import apply_scope, scope_modules, trainable
 from unlearnkit.training import Recipe, Run, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS

@@ -247,12 +247,16 @@ def _check_attacks(values: Mapping[str, Any], where: str) -> None:
         known = (type(e) in (int, float) and 0 < e <= 255 for e in entry["epsilons"])
         if not entry["epsilons"] or not all(known):
             raise UserError(f"{place}: epsilons must be numbers above 0, in 1/255 and at most 255")
+        for epsilon in entry["epsilons"]:
+            if entry["epsilons"].count(epsilon) > 1:
+                raise UserError(f"{place}: epsilons hold {epsilon} twice; name each once")
         _check_at_least(0, entry, ("test", "retain", "forget"), place)
         _check_table(
             entry["options"],
             {name: type(value) for name, value in attack_options(entry["name"]).items()},
             f"{place}, options",
         )
+        attack_options(entry["name"], entry["options"])
         chosen[entry["name"]] = entry["epsilons"]
     report = values["report"]
     _check_table(report, REPORT, f"{where}, [report]")

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit import attacks, measures, models
-from unlearnkit.cost import hardware_facts
+from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import Split, make_split
 from unlearnkit.methods import get, unlearn
-from unlearnkit.metrics import MemoryCount, peak_memory
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
@@ -239,7 +238,10 @@ class Lab:
         if known and not lacking:
             return
         # Before the training: what goes wrong here must not cost one that is done.
-        made = hardware_facts(model, self.data.image_size, recipe.precision)
+        made = {
+            "flop_per_image": training_flops(model, self.data.image_size),
+            "matmul_rate": matmul_rate(self.device, recipe.precision),
+        }
         began = time.perf_counter()
         with peak_memory(self.device) as peak:
             run = train(

@@ -32,7 +32,7 @@ STAGE_VERSIONS = {
     "fairness": 2,
     "robustness": 1,
     "adversarial": 1,
-    "transfer": 1,
+    "transfer": 2,
     "measure": 1,
 }
 
