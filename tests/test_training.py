@@ -14,7 +14,6 @@ from conftest import differing, recipe, state_of
 from safetensors.torch import save
 from torch import nn
 
-from unlearnkit.cost import MemoryCount
 from unlearnkit.scopes import apply_scope
 from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
 from unlearnkit.training import OutOfTime, Run, TrainingDiverged, cut, train

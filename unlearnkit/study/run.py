@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from unlearnkit import results as files
 from unlearnkit.attacks import get_attack
@@ -158,9 +159,11 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
             },
         }
     machine = {**_machine(made.values()), "cells": times}
-    few = lab.data.first(*SAMPLES)
-    images = few.train_images.permute(0, 2, 3, 1).cpu().numpy()
-    samples = Samples(np.ascontiguousarray(images), few.train_labels.cpu().numpy(), few.classes)
+    each, most = SAMPLES
+    labels = lab.data.train_labels.cpu()
+    first = torch.cat([(labels == label).nonzero()[:each, 0] for label in range(most)])
+    images = lab.data.train_images[first.to(lab.device)].permute(0, 2, 3, 1).cpu().numpy()
+    samples = Samples(np.ascontiguousarray(images), labels[first].numpy(), lab.data.classes)
     return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
 
 
