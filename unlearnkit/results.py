@@ -224,7 +224,7 @@ def read(folder: Path) -> Results:
         study = json.loads(found[name])
         sets = [entry["set"] for entry in study["settings"]["forget"]]
         name = "machine.json"
-        machine = json.loads(found[name])
+        machine = {**json.loads(found[name])}
         for name in (n for n in found if n.startswith("cells/")):
             records.append(_record(json.loads(found[name]), Path(name).stem))
         name = "samples.png"

@@ -113,7 +113,7 @@ class Lab:
         spec = {**tested, "split": split.hash}
         found = [made]
 
-        def add(name: str, spec: dict, function: Callable, *of: Any, **how: Any) -> None:
+        def add(name: str, spec: dict, function: Callable, /, *of: Any, **how: Any) -> None:
             doing = partial(self._measure, cell, name, spec, function, *of, **how)
             found.append(Stage(name, spec, doing))
 
@@ -287,17 +287,17 @@ class Lab:
         self._store("unlearn", spec, value, began, made.model, **cost)
 
     def _measure(
-        self, cell: Cell, name: str, spec: dict, function: Callable, *of: Any, **how: Any
+        self, cell: Cell, stage: str, spec: dict, function: Callable, /, *of: Any, **how: Any
     ) -> None:
         began = time.perf_counter()
         value = function(self.model(cell), self.data, *of, **how)
-        self._store(name, spec, value, began)
+        self._store(stage, spec, value, began)
 
     def _transfer(
         self, model: nn.Module, data: ImageData, split: Split, cell: Cell, spec: dict, **how: Any
     ) -> dict[str, Any]:
         """Measure on images made on the original, which are stored for the next cell."""
-        key = key_of("adversarial", {name: v for name, v in spec.items() if name != "model"})
+        key = adversarial_key(spec)
         with self.store.lock("adversarial", key, self.deadline):
             stored = self.store.get_tensors("adversarial", key)
             if stored is None:
@@ -334,6 +334,11 @@ class Lab:
 def original_of(cell: Cell) -> Cell:
     """Return the original that a cell starts from."""
     return replace(cell, method="original", scope="all", progress=1.0)
+
+
+def adversarial_key(transfer: Mapping[str, Any]) -> str:
+    """Return the key of the images that models are attacked with, from a transfer's spec."""
+    return key_of("adversarial", {name: v for name, v in transfer.items() if name != "model"})
 
 
 def load_data(profile: Profile, dataset: str | None = None) -> ImageData:

@@ -62,13 +62,11 @@ def run_sweep(
     bool
         Whether all rates were tried; not so if the deadline passed.
     """
-    data = held_out(lab.profile, lab.data.to("cpu"))
-    seed, rows, whole = lab.profile["sweep"]["forget_seed"], [], True
+    rows, whole = [], True
     workers = workers or default_workers(lab.device)
     with Processes(workers) if workers > 1 else nullcontext() as pool:
         how = {"workers": workers, "executor": pool, "deadline": deadline, "report": report}
-        for step, cells in _steps(lab.profile):
-            part = Lab(step, data, lab.store, device=lab.device, forget_seed=seed)
+        for part, cells in sweep_labs(lab):
             outcome = compute(part, make_plan(part, cells), **how)
             for cell, error in outcome.failed:
                 if not isinstance(error, TrainingDiverged):
@@ -80,26 +78,29 @@ def run_sweep(
     return _chosen(rows), whole
 
 
-def _steps(profile: Profile) -> Iterator[tuple[Profile, list[Cell]]]:
-    """Yield a profile and the cells to do with it: Retrain, then the rates one after the other."""
-    sweep, forget = profile["sweep"], profile["forget"][0]["set"]
+def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
+    """Yield a lab and the cells to do with it: Retrain, then the rates one after the other."""
+    profile, sweep = lab.profile, lab.profile["sweep"]
+    data, forget = held_out(profile, lab.data.to("cpu")), profile["forget"][0]["set"]
     entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
     base = profile.with_values(forget=[entry], attack=[])
 
-    def cell(architecture: str, method: str) -> Cell:
-        return Cell(architecture, forget, method, "all", sweep["seed"])
+    def part(step: Profile, pairs: Iterable[tuple[str, str]]) -> tuple[Lab, list[Cell]]:
+        cells = [Cell(network, forget, name, "all", sweep["seed"]) for network, name in pairs]
+        how = {"device": lab.device, "forget_seed": sweep["forget_seed"]}
+        return Lab(step, data, lab.store, **how), cells
 
-    yield base, [cell(architecture, "retrain") for architecture in sweep["rates"]]
+    yield part(base, [(architecture, "retrain") for architecture in sweep["rates"]])
     longest = max(len(rates) for table in sweep["rates"].values() for rates in table.values())
     for number in range(longest):
-        tables, cells = deepcopy(base["method"]), []
+        tables, pairs = deepcopy(base["method"]), []
         for architecture, table in sweep["rates"].items():
             for method, rates in table.items():
                 if number < len(rates):
                     own = tables.setdefault(method, {}).setdefault(architecture, {})
                     own["lr"] = rates[number]
-                    cells.append(cell(architecture, method))
-        yield base.with_values(method=tables), cells
+                    pairs.append((architecture, method))
+        yield part(base.with_values(method=tables), pairs)
 
 
 def _row(lab: Lab, cell: Cell) -> dict[str, Any]:
