@@ -145,7 +145,8 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
     for result in failed:
         print(f"unlearnkit: notebook {result.name} failed in {result.error}", file=sys.stderr)
     print(f"Executed notebooks: {folder}")
-    print(f"Tables and figures: {output_folder() / 'figures' / name}")
+    drawn = Path(os.environ.get("UNLEARNKIT_OUTPUT", default_folder()))
+    print(f"Tables and figures: {drawn / 'figures' / name}")
     return 1 if failed else 0
 
 
@@ -182,8 +183,7 @@ def sweep(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Redraw every table and figure from this machine's results, or else the committed ones."""
     from unlearnkit import results
-    from unlearnkit.report.publish import NAMES, publish
-    from unlearnkit.report.study import load_study, read_study
+    from unlearnkit.report import load_study, publish_all, read_study
     from unlearnkit.study import run as study
     from unlearnkit.study.profile import load_profile
 
@@ -197,9 +197,7 @@ def report(options: argparse.Namespace) -> int:
     else:
         found = load_study(options.profile, options.dataset)
     print(f"Drawing from {found.folder} ({found.stamp})")
-    for item in NAMES:
-        publish(found, item)
-        print(f"  {item}")
+    publish_all(found, report=lambda line: print(f"  {line}"))
     print(f"Tables and figures: {found.output}")
     return 0
 
