@@ -34,7 +34,8 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import predictions
 from unlearnkit.report import study
-from unlearnkit.report.study import COLUMNS, ID, Study
+from unlearnkit.report.study import ID, Study
+from unlearnkit.report.tidy import COLUMNS
 from unlearnkit.results import Cell, Record, Results
 from unlearnkit.study import compute as computing
 from unlearnkit.study import run
