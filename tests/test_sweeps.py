@@ -14,9 +14,9 @@ from unlearnkit.report import sweep as reading
 from unlearnkit.report.frames import average_gap
 from unlearnkit.results import Cell, committed_folder
 from unlearnkit.study import sweep as sweeps
-from unlearnkit.study.lab import load_data
 from unlearnkit.study.profile import load_profile, profile_names
 from unlearnkit.study.run import hyperparameters
+from unlearnkit.study.stages import load_data
 
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}
 VIT = {
