@@ -111,7 +111,7 @@ def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
     ax.grid(axis="x", visible=False)
     groups = GROUPS.get(count, ())
     small = {"fontsize": 5, "color": style.FAINT, "ha": "center", "va": "top"}
-    for (first, name), (after, _) in zip(groups, (*groups[1:], (count + 1, "")), strict=True):
+    for (first, name), (after, _) in zip(groups, (*groups[1:], (count + 1, "")), strict=False):
         ax.text((first + after - 1) / 2, 0.99, name, transform=ax.get_xaxis_transform(), **small)
         if first > 1:
             ax.axvline(first - 0.5, color="#cfcfcf", lw=0.5, zorder=0.5)

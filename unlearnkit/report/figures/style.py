@@ -74,18 +74,20 @@ def picture(fig: Figure, suffix: str) -> bytes:
 def palette(s: Study) -> dict[str, str]:
     """Return the colour of each method of the study, the same in every figure."""
     spare = cycle(SPARE)
-    return {method: color or next(spare) for method, color in s.colors.items()}
+    return {name: s.colors.get(name) or next(spare) for name in arranged(s.colors, s.methods)}
 
 
 def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
     """Return `sns.lineplot`'s arguments for a line a method, the exact ones strong."""
+    colors = palette(s)
     return {
         **dict.fromkeys(("hue", "style", "size"), "method"),
-        "hue_order": arranged(s.colors, data["method"]),
-        "palette": palette(s),
-        "markers": dict(zip(s.colors, cycle(MARKERS), strict=False)),
-        "dashes": dict(zip(s.colors, cycle(DASHES), strict=False)),
-        "sizes": {method: 1.4 if method in EXACT else 0.9 for method in s.colors},
+        "hue_order": arranged(colors, data["method"]),
+        "palette": colors,
+        "markers": dict(zip(colors, cycle(MARKERS), strict=False)),
+        "dashes": dict(zip(colors, cycle(DASHES), strict=False)),
+        "sizes": {method: 1.4 if method in EXACT else 0.9 for method in colors},
+        "errorbar": None,
         "mew": 0,
     }
 
@@ -116,9 +118,13 @@ def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> F
             ax.get_legend().remove()
         if not ax.has_data():
             ax.set_axis_off()
-    columns = -(-len(entries) // -(-len(entries) // 10))
-    above = {"loc": "outside upper center", "ncols": columns, "columnspacing": 1.2}
-    fig.legend(entries.values(), entries.keys(), handlelength=2.6, **above)
+    for rows in range(1, len(entries) + 1):
+        above = {"loc": "outside upper center", "handlelength": 2.6, "columnspacing": 1.2}
+        above["ncols"] = -(-len(entries) // rows)
+        legend = fig.legend(entries.values(), entries.keys(), **above)
+        if legend.get_window_extent().width < fig.bbox.width:
+            break
+        legend.remove()
     small = textwrap.fill(s.caption(text), 150, break_on_hyphens=False)
     fig.supxlabel(small, x=0.008, ha="left", fontsize=5.8)
     fig.draw_without_rendering()  # each drawing would lay it out a little differently
