@@ -213,7 +213,7 @@ def prune(options: argparse.Namespace) -> int:
 
 def _compare(own: Path, committed: Path, accept: bool) -> None:
     """Print how this machine's results compare with the committed ones; replace them if asked."""
-    from unlearnkit.reproduction import compare, summary
+    from unlearnkit.study.reproduction import compare, summary
 
     ours = results.read(own)
     settings = ours.study["settings"]["report"]

@@ -12,8 +12,9 @@ import pandas as pd
 
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, unknown
+from unlearnkit.names import ID, READINGS, SCOPES
 from unlearnkit.report import tidy
-from unlearnkit.results import ID, READINGS, SCOPES, Results, read_sweep
+from unlearnkit.results import Results, read_sweep
 
 Json = dict[str, Any]
 NAN = float("nan")

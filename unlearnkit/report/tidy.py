@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.results import ID, READINGS, Record, Results
+from unlearnkit.names import ID, READINGS
+from unlearnkit.results import Record, Results
 
 Json = dict[str, Any]
 COLUMNS = {
