@@ -8,9 +8,9 @@ import pytest
 
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
+from unlearnkit.files import project_folder
 from unlearnkit.report import readme
 from unlearnkit.report.tidy import COLUMNS
-from unlearnkit.files import project_folder
 
 BLOCKS = ("figure", "main-table", "verdicts")
 TEXT = "".join(
