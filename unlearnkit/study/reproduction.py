@@ -71,7 +71,8 @@ def _distances(
     kind, value = stage["stage"].split("/")[0], stage["value"]
     if kind == "quality":
         for metric, number in value.items():
-            yield metric, _difference(number, reference[metric]) / points
+            apart = abs(number - reference[metric])
+            yield metric, apart / points if math.isfinite(apart) else math.inf
     elif kind in ("robustness", "transfer"):
         for name, counts in value["sets"].items():
             there = reference["sets"][name]
@@ -92,13 +93,11 @@ def _distances(
 
 
 def _row_distance(row: list[float], expected: list[float]) -> float:
+    """Return the largest difference over the largest expected value: infinite, if one is none."""
+    if not all(map(math.isfinite, (*row, *expected))):
+        return math.inf
     scale = max(map(abs, expected)) or 1.0
-    return max(_difference(a, b) for a, b in zip(row, expected, strict=True)) / scale
-
-
-def _difference(a: float, b: float) -> float:
-    """Return how far two numbers are apart: infinitely, if one of them is none."""
-    return abs(a - b) if math.isfinite(a - b) else math.inf
+    return max(abs(a - b) for a, b in zip(row, expected, strict=True)) / scale
 
 
 def _shape(value: Any) -> Any:

@@ -14,6 +14,8 @@ from unlearnkit import attacks, measures, models
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import Split, make_split
+from unlearnkit.errors import Unreadable
+from unlearnkit.files import set_aside
 from unlearnkit.methods import get, unlearn
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
@@ -179,11 +181,19 @@ class Lab:
         return [self.run_stage(stage) for stage in stages]
 
     def keep_splits(self) -> None:
-        """Write the study's splits into the store, for the record."""
+        """Write the study's splits into the store, for the record; set a damaged one aside."""
         for entry in self.profile["forget"]:
-            for seed in entry["seeds"]:
-                split = self.split(entry["set"], seed)
-                split.save(self.store.folder / "splits" / f"{split.hash[:20]}.json")
+            for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
+                path = self.store.path("splits", split.hash[:20])
+                try:
+                    if Split.load(path).hash == split.hash:
+                        continue
+                    set_aside(path, "another split")
+                except FileNotFoundError:
+                    pass
+                except Unreadable:
+                    set_aside(path, "damaged")
+                split.save(path)
 
     def fresh_model(self, architecture: str, seed: int) -> models.Classifier:
         """Return the untrained model every training of this architecture and seed starts from."""
