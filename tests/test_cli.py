@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -272,7 +273,9 @@ def test_a_failing_cell_ends_with_status_1(computed, capsys, monkeypatch):
     def fail(run):
         raise UserError("as told")
 
-    monkeypatch.setitem(METHODS, "fails", METHODS["cf"].__class__("fails", "Fails", fail, {}))
+    monkeypatch.setitem(
+        METHODS, "fails", replace(METHODS["cf"], name="fails", title="Fails", function=fail)
+    )
     values = tiny_values(**VIT | {"methods": ["fails", "cf"]})
     path = write_profile(computed.folder, values, "failing")
     command = ["compute", "--profile", str(path), "--workers", "1", "--accept"]

@@ -4,15 +4,24 @@ import pytest
 import torch
 
 from unlearnkit.data import ImageData, load
+from unlearnkit.files import project_folder
 from unlearnkit.report import load_study, publish_all
 from unlearnkit.results import committed_folder, read
-from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import load_profile
-from unlearnkit.study.store import Store, project_folder
+from unlearnkit.study.stages import Lab
+from unlearnkit.study.store import Store
 
 STUDIES = sorted(path.parent.name for path in (project_folder() / "results").glob("*/study.json"))
+# Version 2 of BS labels the very images it trains on; the committed models are of version 1.
+STALE_METHODS = ("bs",)
 # CIFAR-10 is not in the repository: its labels and the fingerprint of its pixels are enough.
 CIFAR10_TRAIN = "45fece5df98b7482f728652fbbdad0c1f84e01dcc75e7b1b0f3df5905f761b4e"
+
+# Stages whose meaning changed after these results were computed. Take a pair out when its results
+# are computed anew: a stage that is listed here has to differ.
+# Noise: version 2 shows every image, not only those right when clean (37.0 for 39.7 % before).
+# Transfer: version 2 leaves out images that the perturbation puts right.
+STALE = {(name, stage) for name in STUDIES for stage in ("robustness/noise", "transfer/pgd")}
 
 
 def data_of(name: str, study: dict) -> ImageData:
@@ -39,8 +48,9 @@ def test_committed_results_lie_under_the_keys_of_todays_code(name, tmp_path):
     wrong = [
         f"{record.cell.name} {stored['stage']}"
         for record in results.records
+        if record.cell.method not in STALE_METHODS
         for stage, stored in zip(lab.stages(record.cell), record.stages, strict=True)
-        if stage.key != stored["key"]
+        if (stage.key == stored["key"]) == ((name, stored["stage"]) in STALE)
     ]
     assert wrong == []
     assert len(results.records) == results.study["cells"]

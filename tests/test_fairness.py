@@ -50,9 +50,7 @@ def build(name):
 
 
 def measure(model, images, labels, batch_size=7, num_classes=CLASSES):
-    return class_sigma(
-        model, images, labels, num_classes=num_classes, batch_size=batch_size, device="cpu"
-    )
+    return class_sigma(model, images, labels, num_classes=num_classes, batch_size=batch_size)
 
 
 def reference(model, images, labels, names):

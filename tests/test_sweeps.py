@@ -145,8 +145,8 @@ def test_errors(profile, tmp_path):
     for rates, message in (
         ({"vgg": {}}, "vgg"),
         ({"small_vit": {"mine": [0.1]}}, "mine"),
-        ({"small_vit": {"cf": []}}, "rates above 0"),
-        ({"small_vit": {"cf": [0.0]}}, "rates above 0"),
+        ({"small_vit": {"cf": []}}, "must not be empty"),
+        ({"small_vit": {"cf": [0.0]}}, "greater than 0"),
     ):
         with pytest.raises(UserError, match=message):
             profile(sweep={**SWEEP, "rates": rates})

@@ -1,7 +1,6 @@
 """`python -m unlearnkit`: run the notebooks, compute without them, redraw what is there."""
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -111,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
     """Execute the notebooks on this machine's results; return the exit status."""
-    from unlearnkit.files import default_folder, output_folder
+    from unlearnkit.files import cpu_count, default_folder, output_folder
     from unlearnkit.study import notebooks
     from unlearnkit.study import run as study
     from unlearnkit.study.profile import load_profile
@@ -133,7 +132,7 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
         folder,
         # The quickstart has no profile; where no data set is named, each notebook has its own.
         {name: value for name, value in parameters.items() if value and name in known},
-        workers=options.workers or min(2, os.cpu_count() or 1),
+        workers=options.workers or min(2, cpu_count()),
         report=_say,
         # Absolute: the notebooks run in another folder.
         environment={

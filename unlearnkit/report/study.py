@@ -13,8 +13,7 @@ import pandas as pd
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.report import tidy
-from unlearnkit.report.sweep import read_sweep
-from unlearnkit.results import ID, READINGS, SCOPES, Results
+from unlearnkit.results import ID, READINGS, SCOPES, Results, read_sweep
 
 Json = dict[str, Any]
 NAN = float("nan")

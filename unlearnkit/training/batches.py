@@ -9,14 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Tell whether `device` computes in bfloat16 itself rather than emulating it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and supported()
-
-
 def keep_pages() -> None:
     """Ask glibc to keep freed memory instead of returning it after each step.
 
