@@ -75,7 +75,7 @@ def _accuracies(access: str, value: Json, attack: str) -> Iterator[tuple]:
 ROWS = {  # frame -> kind of stage -> function of its value and of what follows the slash
     "quality": {
         "quality": lambda value, _: value.items(),
-        "measure": lambda value, name: [(name, value["value"])],
+        "measure": lambda value, _: [(value["name"], value["value"])],
     },
     "sigma": {"fairness": _sigma},
     "gap": {"fairness": _gaps},
