@@ -20,7 +20,7 @@ from unlearnkit.study.settings import Models, for_all, parse_settings
 from unlearnkit.training import Recipe, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS
 
-FOLDER = Path(__file__).parent / "profiles"
+FOLDER = Path(__file__).resolve().parent / "profiles"
 LARGEST_FILE = 2**20  # bytes
 # Beyond these a hyper-parameter is a slip that would cost days, or all the memory there is.
 LARGEST = {"epochs": 10**5, "batch_size": 10**6, "forget_batch_size": 10**6, "crop": 4096}
