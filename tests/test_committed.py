@@ -8,8 +8,8 @@ from unlearnkit.files import project_folder
 from unlearnkit.report.publish import NAMES, publish
 from unlearnkit.report.study import load_study
 from unlearnkit.results import committed_folder, read
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import load_profile
-from unlearnkit.study.stages import Lab
 from unlearnkit.study.store import Store
 
 STUDIES = sorted(path.parent.name for path in (project_folder() / "results").glob("*/study.json"))
