@@ -17,9 +17,9 @@ import torch
 from unlearnkit.data import ImageData
 from unlearnkit.results import Cell, Record, Results
 from unlearnkit.study.compute import Outcome, compute
+from unlearnkit.study.lab import Lab, load_data
 from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.profile import FOLDER, Profile, load_profile
-from unlearnkit.study.stages import Lab, load_data
 from unlearnkit.study.store import Store
 
 PGD = {

@@ -7,8 +7,8 @@ from unlearnkit.data import ImageData, load
 from unlearnkit.files import project_folder
 from unlearnkit.report import load_study, publish_all
 from unlearnkit.results import committed_folder, read
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import load_profile
-from unlearnkit.study.stages import Lab
 from unlearnkit.study.store import Store
 
 STUDIES = sorted(path.parent.name for path in (project_folder() / "results").glob("*/study.json"))

@@ -30,9 +30,9 @@ from helpers_study import (
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, method
 from unlearnkit.study import compute as computing
-from unlearnkit.study import stages as staging
+from unlearnkit.study import lab as staging
 from unlearnkit.study.compute import compute
-from unlearnkit.study.plan import Job, Plan, cells_of, make_plan, stage_label, training_of
+from unlearnkit.study.plan import Plan, cells_of, make_plan, training_of
 from unlearnkit.study.stages import Stage
 from unlearnkit.training import OutOfTime, TrainingDiverged
 
@@ -74,7 +74,7 @@ def own_methods():
 
 def values_of(lab):
     return {
-        cell.name: {stage_label(s.name, s.spec): lab.done(s).value for s in lab.stages(cell)}
+        cell.name: {s.label: lab.done(s).value for s in lab.stages(cell)}
         for cell in cells_of(lab.profile)
     }
 
@@ -82,7 +82,7 @@ def values_of(lab):
 def lacking(lab):
     """Return 'method scope stage' of all that a plan would compute."""
     return {
-        f"{cell.method} {cell.scope} {stage_label(stage.name, stage.spec)}"
+        f"{cell.method} {cell.scope} {stage.label}"
         for cell, stages in make_plan(lab, cells_of(lab.profile)).missing.items()
         for stage in stages
     }
@@ -104,7 +104,7 @@ def test_an_empty_store_lacks_everything_and_a_plan_writes_nothing(tmp_path):
     lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
     plan = make_plan(lab, cells_of(lab.profile))
     assert plan.lacking == plan.stages == 2 * 5
-    assert plan.jobs == [training_of(CF), Job(ORIGINAL), Job(CF)]
+    assert plan.jobs == [training_of(CF), ORIGINAL, CF]
     assert plan.seconds({}) is None
     assert not lab.store.folder.exists()
 
@@ -121,14 +121,13 @@ def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
     sets = [{"set": "random:0.2", "seeds": [0, 1], "scopes": ["all", "first"]}]
     lab = tiny_lab(tiny_profile(tmp_path, forget=sets), tmp_path / "store")
     jobs = make_plan(lab, cells_of(lab.profile)).jobs
-    assert [job.weights_only for job in jobs[:3]] == [True] * 2 + [False]
-    seeds = [job.cell.seed for job in jobs]
+    assert [job.forget for job in jobs[:3]] == ["", "", "random:0.2"]
+    seeds = [job.seed for job in jobs]
     assert seeds == sorted(seeds), "seed by seed, so that what is cut off is whole for some"
     assert len(set(jobs)) == len(jobs)
     for number, job in enumerate(jobs):
-        assert job.needs is None or job.needs in jobs[:number]
-    retrain = replace(CF, method="retrain")
-    assert Job(retrain).needs == training_of(CF), "its transfer needs it"
+        assert training_of(job) in (None, *jobs[:number])
+    assert training_of(replace(CF, method="retrain")) == training_of(CF), "its transfer needs it"
 
 
 def test_a_second_computation_computes_nothing(whole):
@@ -169,7 +168,7 @@ def test_lost_weights_are_missed(vit):
     kept = lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors")
     moved = kept.rename(kept.with_suffix(".away"))
     assert lacking(lab) == {"original all original"}
-    assert make_plan(lab, cells_of(lab.profile)).jobs == [training_of(CF), Job(ORIGINAL)]
+    assert make_plan(lab, cells_of(lab.profile)).jobs == [training_of(CF), ORIGINAL]
     moved.rename(kept)
     lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
     lab.store.path("quality", lab.stages(ORIGINAL)[1].key).unlink()
@@ -179,13 +178,13 @@ def test_lost_weights_are_missed(vit):
 def test_another_forget_set_trains_no_original(vit):
     sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
     jobs = make_plan(lab := vit(forget=sets), cells_of(lab.profile)).jobs
-    assert [job.cell.seed for job in jobs if job.weights_only] == [1]
-    assert {job.cell.forget for job in jobs if job.cell.seed == 0} == {"class:3"}
+    assert [job.seed for job in jobs if not job.forget] == [1]
+    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
 
 
 def test_expected_seconds_are_the_recorded_ones():
     other = replace(CF, seed=1)
-    stages = [Stage(name, {}, lambda: None) for name in ("unlearn", "robustness")]
+    stages = [Stage(CF, name, {}) for name in ("unlearn", "robustness")]
     plan = Plan([CF, other], {CF: stages}, [], 2)
     recorded = {CF.name: {"unlearn": 5.0, "robustness": 2.0}}
     assert plan.seconds(recorded) == 7.0
@@ -205,11 +204,8 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     lab = vit(**training, checkpoints=[0.3, 0.0, 0.7])
     before = files_of(lab)
     plan = make_plan(lab, cells_of(lab.profile))
-    assert [str(job) for job in plan.jobs] == [
-        "small_vit seed 0 original, training",
-        *(f"{ORIGINAL} at {percent} %" for percent in (30, 0, 70)),
-    ]
-    assert {job.needs for job in plan.jobs[1:]} == {plan.jobs[0]}
+    assert plan.jobs == [training_of(CF), *(replace(ORIGINAL, progress=p) for p in (0.3, 0.0, 0.7))]
+    assert {training_of(job) for job in plan.jobs[1:]} == {plan.jobs[0]}
 
     def train(*of, **how):
         trained.append(how["name"])
@@ -221,7 +217,7 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     late = tiny_lab(lab.profile, lab.store.folder)
     late.deadline = 0.0
     with pytest.raises(OutOfTime):
-        late.original_stage("small_vit", 0, 0.7).do()
+        late.compute(late.original_stage("small_vit", 0, 0.7))
     lab.store.path("original", lab.original_stage("small_vit", 0, 0.3).key).unlink()
     assert trained.pop() == "small_vit original"
     assert run_all(lab)[0].failed == []
@@ -284,7 +280,7 @@ def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
     payload = computing._payload(vit(), "cpu", 1, 2, None)
     for path in (tmp_path / "store/data").iterdir():
         path.unlink()
-    _, error, _ = computing.work(payload, Job(CF))
+    _, error, _ = computing.work(payload, CF)
     assert "all workers have to see the store's folder" in str(error)
 
 
@@ -470,7 +466,7 @@ def test_the_time_limit_stops_within_a_training_and_goes_on(tmp_path):
     lab = tiny_lab(profile, tmp_path / "store")
     lab.deadline = time.time()
     with pytest.raises(OutOfTime):
-        lab.original_stage("small_vit", 0).do()
+        lab.compute(lab.original_stage("small_vit", 0))
     unfinished = lab.store.folder / "unfinished"
     assert [path.suffix for path in unfinished.iterdir()] == [".safetensors"]
     outcome, _ = run_all(lab)
@@ -483,5 +479,5 @@ def test_a_measurement_changes_no_model(vit):
     lab = vit()
     before = {name: value.clone() for name, value in lab.model(CF).state_dict().items()}
     for stage in lab.stages(CF)[1:]:
-        stage.do()
+        lab.compute(stage)
     assert all(torch.equal(v, before[n]) for n, v in lab.model(CF).state_dict().items())

@@ -31,7 +31,7 @@ from unlearnkit.names import ID
 from unlearnkit.report.study import Study
 from unlearnkit.results import SUMS, Cell, Record, Results
 from unlearnkit.study import load_profile, run, run_study
-from unlearnkit.study.plan import cells_of, make_plan, stage_label
+from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.prune import free, known_labs, unneeded
 
 WRITTEN = ["study.json", "machine.json", f"cells/{CF.name}.json", "samples.png"]
@@ -55,7 +55,7 @@ def vit(whole, tmp_path):
 
 
 def raw(lab, cell, label):
-    stages = {stage_label(stage.name, stage.spec): stage for stage in lab.stages(cell)}
+    stages = {stage.label: stage for stage in lab.stages(cell)}
     return lab.done(stages[label]).value
 
 
@@ -73,7 +73,7 @@ def test_results_hold_every_cell(whole, collected):
     assert [record.cell for record in collected.records] == cells_of(whole.profile)
     for record in collected.records:
         stages = whole.stages(record.cell)
-        assert [s["stage"] for s in record.stages] == [stage_label(s.name, s.spec) for s in stages]
+        assert [s["stage"] for s in record.stages] == [s.label for s in stages]
         assert [s["key"] for s in record.stages] == [s.key for s in stages]
         assert [s["value"] for s in record.stages] == [whole.done(s).value for s in stages]
         walls = collected.machine["cells"][record.cell.name]["walls"]
@@ -363,7 +363,7 @@ def test_two_sources_of_one_name_do_not_share_results(tmp_path, monkeypatch):
     kept = run.keep_study(run.open_lab(profile, f"folder:{one}", data=data), f"folder:{one}")
     assert kept.name == "tiny@pets"
     run.open_lab(profile, f"folder:{one}/../pets", data=data)
-    with pytest.raises(UserError, match=r"those of folder:.*one/pets, not of .*two/pets; rename"):
+    with pytest.raises(UserError, match=r"those of .*one/pets, not of .*two/pets; rename"):
         run.open_lab(profile, f"folder:{two}", data=data)
     # Another profile of that name; the same settings elsewhere are the same study.
     same = load_profile(write_profile(two, tiny_values(**VIT)))

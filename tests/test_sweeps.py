@@ -11,10 +11,10 @@ from helpers_study import CF, ONE_SET, ORIGINAL, made_data, tiny_lab, tiny_profi
 from unlearnkit import results
 from unlearnkit.errors import UserError
 from unlearnkit.results import GAP_METRICS, SWEEP_COLUMNS, committed_folder
+from unlearnkit.study.lab import load_data
 from unlearnkit.study.profile import load_profile, profile_names
 from unlearnkit.study.prune import unneeded
 from unlearnkit.study.run import hyperparameters
-from unlearnkit.study.stages import load_data
 from unlearnkit.study.sweep import held_out, run_sweep, sweep_labs
 
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"load_profile": "profile", "load_data": "stages", "run_study": "run"}
+_PUBLIC = {"load_profile": "profile", "load_data": "lab", "run_study": "run"}
 __all__ = ["load_data", "load_profile", "run_study"]
 
 

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -20,9 +20,9 @@ from unlearnkit.files import cpu_count
 from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.machine import pick_device
-from unlearnkit.study.plan import Job, Plan
-from unlearnkit.study.stages import Lab
+from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
 from unlearnkit.study.workers import Here, Processes
 from unlearnkit.training import OutOfTime
@@ -103,20 +103,20 @@ def compute(
         if executor is None:
             executor = stack.enter_context(Processes(min(workers, len(jobs))))
         ended = _ended(executor, task, jobs, workers if own else len(jobs))
-        for number, (job, seconds, error, details) in enumerate(
-            stack.enter_context(closing(ended)), 1
-        ):
+        stack.callback(ended.close)
+        for number, (job, seconds, error, details) in enumerate(ended, 1):
             if isinstance(error, OutOfTime):
                 outcome.stopped = True
                 continue
-            line = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job!s:<58} {seconds:6.1f} s"
+            title = job if job.forget else f"{job.architecture} seed {job.seed} original, training"
+            line = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {title!s:<58} {seconds:6.1f} s"
             if error is None:
                 left = int((time.monotonic() - began) / number * (len(jobs) - number))
                 outcome.done += 1
                 report(f"{line}   {left // 60}:{left % 60:02d} left")
-                continue
-            outcome.failed.append((job.cell, error))
-            report(f"{line}  FAILED: {one_line(error)}" + (f"\n{details}" if details else ""))
+            else:
+                outcome.failed.append((job, error))
+                report(f"{line}  FAILED: {one_line(error)}" + (f"\n{details}" if details else ""))
     return outcome
 
 
@@ -124,32 +124,32 @@ Ended = tuple[float, Exception | None, str]  # seconds, error, traceback of what
 
 
 def _ended(
-    executor: Executor, task: Callable[[Job], Ended], jobs: list[Job], limit: int
-) -> Iterator[tuple[Job, *Ended]]:
+    executor: Executor, task: Callable[[Cell], Ended], jobs: list[Cell], limit: int
+) -> Iterator[tuple[Cell, *Ended]]:
     """Yield (job, seconds, error, traceback) as jobs end, none begun before what it needs.
 
     No more than `limit` are handed over: what is handed over early would go before the jobs of an
     earlier seed that still wait for their original.
     """
-    waiting, running, known = list(jobs), {}, set(jobs)
-    finished, broken, again = set(), {}, set()
-    own = isinstance(executor, Processes)
+    own, waiting, running, awaited = isinstance(executor, Processes), list(jobs), {}, set(jobs)
+    broken: dict[Cell, Exception] = {}
+    again: set[Cell] = set()
     try:
         while waiting or running:
             # Jobs at which a worker died are tried alone: it is known then which is to blame.
             alone = own and not again.isdisjoint([*waiting, *running.values()])
             for job in list(waiting):
-                if (cause := broken.get(job.needs)) is not None:
+                cause = broken.get(training_of(job))
+                if cause is not None:
                     waiting.remove(job)
                     late = isinstance(cause, OutOfTime)
                     why = cause if late else UserError("its original model could not be trained")
                     yield job, 0.0, why, ""
-                elif len(running) < (1 if alone else limit) and job.needs not in known - finished:
+                elif len(running) < (1 if alone else limit) and training_of(job) not in awaited:
                     waiting.remove(job)
                     running[_handed(executor, task, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                died = False
+                job, died = running.pop(future), False
                 try:
                     seconds, error, details = future.result()
                 except BrokenExecutor:
@@ -161,17 +161,16 @@ def _ended(
                     waiting.insert(0, job)
                     continue
                 again.discard(job)
-                if error is None:
-                    finished.add(job)
-                else:
+                if error is not None:
                     broken[job] = error
+                awaited.discard(job)
                 yield job, seconds, error, details
     finally:
         for future in running:
             future.cancel()
 
 
-def _handed(executor: Executor, task: Callable[[Job], Ended], job: Job) -> Future:
+def _handed(executor: Executor, task: Callable[[Cell], Ended], job: Cell) -> Future:
     try:
         return executor.submit(task, job)
     except BrokenExecutor as error:
@@ -207,7 +206,7 @@ def _payload(
     return dumps(told)
 
 
-def work(payload: bytes, job: Job) -> Ended:
+def work(payload: bytes, job: Cell) -> Ended:
     """Do a job in a worker process."""
     with _ONE_JOB:
         try:
@@ -233,7 +232,7 @@ def _open(payload: bytes) -> tuple[Lab, int]:
     return Lab(told["profile"], data, store, device=device, **told["how"]), told["threads"]
 
 
-def _do(lab: Lab, threads: int, job: Job) -> Ended:
+def _do(lab: Lab, threads: int, job: Cell) -> Ended:
     began, details = time.monotonic(), ""
     if threads:
         torch.set_num_threads(threads)
@@ -241,7 +240,7 @@ def _do(lab: Lab, threads: int, job: Job) -> Ended:
     try:
         if lab.deadline is not None and time.time() > lab.deadline:
             raise OutOfTime("no time left")
-        lab.run(job.cell, weights_only=job.weights_only)
+        lab.run(job)
     except (UserError, OutOfTime) as caught:
         error = caught
     except Exception as caught:  # whatever a method raises, the other cells are done

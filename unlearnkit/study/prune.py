@@ -8,10 +8,11 @@ from pathlib import Path
 
 from unlearnkit.errors import UserError
 from unlearnkit.results import own_results
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.run import open_lab, source_of
-from unlearnkit.study.stages import Lab, adversarial_key
+from unlearnkit.study.stages import adversarial_key
 from unlearnkit.study.store import STAGE_VERSIONS, Store
 from unlearnkit.study.sweep import sweep_labs
 
@@ -37,15 +38,16 @@ def known_labs() -> list[Lab]:
         If the profile or the data set of one cannot be read: what it needs cannot be told then.
     """
     labs = []
-    for folder in sorted(own_results("").glob("*/source.txt")):
-        source, name = source_of(folder.parent.name), folder.parent.name
+    for folder in sorted(path.parent for path in own_results("").glob("*/source.txt")):
         try:
+            source = source_of(folder.name)
             profile = load_profile(source["profile"]).with_forget(source["forget"])
-            labs.append(open_lab(profile, source["dataset"]))
+            place = "folder:" if Path(source["dataset"]).is_absolute() else ""
+            labs.append(open_lab(profile, place + source["dataset"]))
         except UserError as error:
             raise UserError(
-                f"what study {name} needs cannot be told ({error}); if you are done with it, "
-                f"delete {folder.parent}"
+                f"what study {folder.name} needs cannot be told ({error}); if it is no longer "
+                f"wanted, delete {folder}"
             ) from None
     return labs
 
@@ -64,18 +66,17 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
     for path in sorted(path for name in FOLDERS for path in (store.folder / name).glob("*")):
         key = path.name.split(".")[0].rpartition("-")[2]
         if path.name.endswith(".damaged"):
-            found.append(_entry(path, "set aside as damaged"))
+            found.append((path, "set aside as damaged"))
         elif key not in keys and not path.name.startswith((".", "results-")):
-            found.append(_entry(path, "of no known study"))
+            found.append((path, "of no known study"))
     for path in sorted(store.folder.glob("**/.*.*")):
         if time.time() - path.stat().st_mtime > HOUR:  # not one that is being written
-            found.append(_entry(path, "left by a write that was cut off"))
-    return found
+            found.append((path, "left by a write that was cut off"))
+    return [Unneeded(path, _bytes(path), why) for path, why in found]
 
 
-def _entry(path: Path, why: str) -> Unneeded:
-    sizes = [part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file()]
-    return Unneeded(path, sum(sizes), why)
+def _bytes(path: Path) -> int:
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
 def free(found: Iterable[Unneeded]) -> None:

@@ -1,6 +1,6 @@
 """Running a study: its data and store opened, what is lacking computed, results laid down."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS, ORIGINAL
 from unlearnkit.results import Cell, Record, Results, Samples, own_results
 from unlearnkit.study.compute import compute
+from unlearnkit.study.lab import Lab, load_data
 from unlearnkit.study.machine import pick_device
-from unlearnkit.study.plan import cells_of, make_plan, stage_label
+from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.profile import FOLDER, Profile
-from unlearnkit.study.stages import Lab, load_data
-from unlearnkit.study.store import Entry, Store
+from unlearnkit.study.store import Store
 
 SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
 SAMPLES = (8, 10)  # images of each class, classes
@@ -30,6 +30,36 @@ ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
 def name_of(profile: Profile, dataset: str | None) -> str:
     """Return the name of a study's folders."""
     return files.study_name(profile.name, profile.values, dataset)
+
+
+def _source(profile: Profile, dataset: str | None) -> dict[str, str]:
+    """Return what a study is of: profile and data set, by path where they are not the package's."""
+    dataset = dataset or profile["dataset"]
+    return {
+        "profile": profile.path.stem if profile.path.parent == FOLDER else str(profile.path),
+        "dataset": str(source_folder(dataset) or dataset),
+        "forget": profile["forget"][0]["set"],
+    }
+
+
+def source_of(name: str) -> dict[str, str]:
+    """Return what this machine's results called `name` are of, see `_source`; {} without any.
+
+    Raises
+    ------
+    UserError
+        If the file that tells it is damaged.
+    """
+    text = b"".join(files.verified(own_results(name), "source.txt").values()).decode()
+    return dict(line.split(": ", 1) for line in text.splitlines())
+
+
+def note_source(profile: Profile, dataset: str | None) -> Path:
+    """Note what this machine's results of a study are of; return their folder."""
+    lines = [f"{what}: {value}\n" for what, value in _source(profile, dataset).items()]
+    folder = own_results(name_of(profile, dataset))
+    files.lay_down(folder, {"source.txt": "".join(lines)})
+    return folder
 
 
 def open_lab(
@@ -46,52 +76,18 @@ def open_lab(
     UserError
         If this machine's results of that name are those of another folder or profile.
     """
-    name = name_of(profile, dataset)
-    ours, theirs = _source(profile, dataset), source_of(name)
-    for what, other in theirs.items():
-        folder = source_folder(other) if what == "dataset" else None
-        if other == ours[what] or (what == "dataset" and not ours[what].startswith("folder:")):
-            continue
-        settings = what == "profile" and Path(other).is_file()
-        if (folder is not None and folder.is_dir()) or (
-            settings and Path(other).read_bytes() != profile.path.read_bytes()
-        ):
+    name, ours = name_of(profile, dataset), _source(profile, dataset)
+    for what, other in source_of(name).items():
+        there, here = Path(other), Path(ours[what])
+        if there == here or not (there.is_absolute() and here.is_absolute() and there.exists()):
+            continue  # the same, or moved, or not at a place of its own
+        if there.is_dir() or there.read_bytes() != here.read_bytes():
             raise UserError(
-                f"the results called {name} are those of {other}, not of {ours[what]}; rename one "
-                f"of the two, or delete {own_results(name)}"
+                f"the results called {name} are those of {there}, not of {here}; rename one of the "
+                f"two, or delete {own_results(name)}"
             )
     data = load_data(profile, dataset) if data is None else data
     return Lab(profile, data, Store(default_folder()), device=pick_device(device))
-
-
-def source_of(name: str) -> dict[str, str]:
-    """Return what this machine's results called `name` are of, {} if there are none.
-
-    Raises
-    ------
-    UserError
-        If the file that tells it is damaged.
-    """
-    text = b"".join(files.verified(own_results(name), "source.txt").values()).decode()
-    return dict(line.split(": ", 1) for line in text.splitlines())
-
-
-def _source(profile: Profile, dataset: str | None) -> dict[str, str]:
-    own = profile.path.parent == FOLDER
-    folder = source_folder(dataset := dataset or profile["dataset"])
-    return {
-        "profile": profile.path.stem if own else str(profile.path.resolve()),
-        "dataset": f"folder:{folder}" if folder else dataset,
-        "forget": profile["forget"][0]["set"],
-    }
-
-
-def note_source(profile: Profile, dataset: str | None) -> Path:
-    """Note what this machine's results of a study are of; return their folder."""
-    lines = [f"{what}: {value}\n" for what, value in _source(profile, dataset).items()]
-    folder = own_results(name_of(profile, dataset))
-    files.lay_down(folder, {"source.txt": "".join(lines)})
-    return folder
 
 
 def run_study(
@@ -136,29 +132,22 @@ def keep_study(lab: Lab, dataset: str | None) -> Path:
 
 def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
     """Gather the stored results of all `cells` that are complete."""
-    cells, records, times, made = list(cells), [], {}, {}
+    cells, records, times, facts = list(cells), [], {}, {}
     for cell in cells:
-        entries = [lab.done(stage) for stage in lab.stages(cell)]
-        if not all(entries):
+        found = {stage.label: lab.done(stage) for stage in lab.stages(cell)}
+        if not all(found.values()):
             continue
-        labels = [stage_label(entry.stage, entry.spec) for entry in entries]
-        stages = [
-            {"stage": label, "key": entry.key, "value": entry.value}
-            for label, entry in zip(labels, entries, strict=True)
-        ]
+        stages = [{"stage": n, "key": e.key, "value": e.value} for n, e in found.items()]
         records.append(Record(cell, stages))
-        made |= {entry.key: entry for entry in entries}
-        first = entries[0].machine
+        facts |= {entry.key: entry.machine for entry in found.values()}
+        made = next(iter(found.values())).machine
         times[cell.name] = {
-            "seconds": first.get("seconds"),
-            "peak_memory": first.get("peak_memory"),
-            **{name: first[name] for name in SPEED_FACTS if name in first},
-            "walls": {
-                label: round(entry.machine.get("wall", 0.0), 3)
-                for label, entry in zip(labels, entries, strict=True)
-            },
+            "seconds": made.get("seconds"),
+            "peak_memory": made.get("peak_memory"),
+            **{name: made[name] for name in SPEED_FACTS if name in made},
+            "walls": {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()},
         }
-    machine = {**_machine(made.values()), "cells": times}
+    machine = {**_machine(list(facts.values())), "cells": times}
     each, most = SAMPLES
     labels = lab.data.train_labels.cpu()
     first = torch.cat([(labels == label).nonzero()[:each, 0] for label in range(most)])
@@ -167,58 +156,49 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
     return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
 
 
-def _machine(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Return when, on what and how the entries were computed, whoever gathers them."""
-    facts = [entry.machine for entry in entries]
+def _machine(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return when, on what and how all was computed, whoever gathers it."""
 
-    def joined(values: Iterable[str]) -> str:
-        return ", ".join(sorted(set(values) - {""}))
+    def joined(values: Iterable[str | None]) -> str:
+        return ", ".join(sorted(set(values) - {None}))
 
     seconds = [max(f.get("wall", 0.0), f.get("seconds") or 0.0) for f in facts]
     hours = sum(s / f.get("workers", 1) for s, f in zip(seconds, facts, strict=True))
-    names = {name for f in facts for name in f.get("versions", {})}
-    # The mean over the seconds: divided by it, they are the hours it took.
-    workers = round(sum(seconds) / hours, 2) if hours else 1
+    # The mean over the seconds: divided by it, they are what it took.
+    workers = round(sum(seconds) / hours, 2) if hours else 1.0
+    versions = [f.get("versions", {}) for f in facts]
     return {
         "date": max((f.get("date", "") for f in facts), default=""),
-        "commit": joined(f.get("commit", "") for f in facts),
-        "device": joined(f.get("device", "") for f in facts),
-        "versions": {n: joined(f.get("versions", {}).get(n, "") for f in facts) for n in names},
-        "workers": int(workers) if workers == int(workers) else workers,
+        "commit": joined(f.get("commit") for f in facts),
+        "device": joined(f.get("device") for f in facts),
+        "versions": {n: joined(v.get(n) for v in versions) for n in set().union(*versions)},
+        "workers": int(workers) if workers.is_integer() else workers,
     }
 
 
 def hyperparameters(profile: Profile) -> dict[str, dict[str, dict[str, Any]]]:
     """Return architecture -> method -> its hyper-parameters, of all the profile's methods."""
-    return {
-        architecture: {
-            method: profile.hyperparameters(method, architecture) for method in profile["methods"]
-        }
-        for architecture in profile["architectures"]
-    }
+    networks, names = profile["architectures"], profile["methods"]
+    return {a: {name: profile.hyperparameters(name, a) for name in names} for a in networks}
 
 
 def _study(lab: Lab) -> dict[str, Any]:
-    data, profile = lab.data, lab.profile
-    splits = {}
+    data, profile, splits = lab.data, lab.profile, {}
     for forget, seed in ((e["set"], seed) for e in profile["forget"] for seed in e["seeds"]):
         split = lab.split(forget, seed)
         parts = ("retain", "forget", "validation", "test")
         sizes = {part: len(getattr(split, part)) for part in parts}
         splits[f"{forget} seed {seed}"] = {**sizes, "hash": split.hash[:20]}
     chosen = sorted((METHODS[name] for name in profile["methods"]), key=lambda m: m.order)
-    attacks = [get_attack(entry["name"]) for entry in profile["attack"]]
     extra = [MEASURES[name] for name in profile["measure"].get("extra", [])]
+    networks = [(name, ARCHITECTURES.get(name, name)) for name in profile["architectures"]]
     return {
         "profile": profile.name,
         "settings": profile.values,
         "hyperparameters": hyperparameters(profile),
         "methods": [_named(m, color=m.color) for m in (ORIGINAL, *chosen)],
-        "attacks": [_named(attack) for attack in attacks],
-        "architectures": [
-            {"name": name, "title": ARCHITECTURES.get(name, name)}
-            for name in profile["architectures"]
-        ],
+        "attacks": [_named(get_attack(entry["name"])) for entry in profile["attack"]],
+        "architectures": [{"name": name, "title": title} for name, title in networks],
         "measures": [_named(measure, digits=measure.digits) for measure in extra],
         "dataset": data.name,
         "classes": list(data.classes),

@@ -25,16 +25,8 @@ from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
 from unlearnkit.training import OutOfTime
 
 # Raise a stage's number when its meaning changes: what is stored under the old one is not used.
-STAGE_VERSIONS = {
-    "original": 1,
-    "unlearn": 1,
-    "quality": 1,
-    "fairness": 2,
-    "robustness": 1,
-    "adversarial": 1,
-    "transfer": 2,
-    "measure": 1,
-}
+STAGE_VERSIONS = {"original": 1, "unlearn": 1, "quality": 1, "fairness": 2, "measure": 1}
+STAGE_VERSIONS |= {"robustness": 1, "adversarial": 1, "transfer": 2}
 
 
 def canonical(value: Any) -> str:
@@ -55,12 +47,8 @@ def _sha(value: Any) -> str:
 class Entry:
     """A stored result.
 
-    Attributes
-    ----------
-    value : JSON value
-        What the stage computed: the same on every machine, up to rounding.
-    machine : dict
-        What belongs to the machine that did: `seconds`, `peak_memory`, `date`, ...
+    `value` is what the stage computed, the same on every machine up to rounding; `machine` what
+    belongs to the one that did: `seconds`, `peak_memory`, `date`, ...
     """
 
     key: str
@@ -88,9 +76,8 @@ class Store:
         self, stage: str, spec: Mapping[str, Any], value: Any, machine: Mapping[str, Any]
     ) -> Entry:
         """Store `value` under the key of `spec` and return the entry."""
-        body = {"stage": stage, "spec": spec, "value": value, "machine": dict(machine)}
-        body = json.loads(canonical(body))
-        key = key_of(stage, spec)
+        key, body = key_of(stage, spec), {"stage": stage, "spec": spec, "value": value}
+        body = json.loads(canonical({**body, "machine": machine}))
         text = canonical({"key": key, "checksum": _sha(body), **body})
         write_atomic(self.path(stage, key), text + "\n")
         return Entry(key=key, **body)
@@ -101,22 +88,18 @@ class Store:
         What is damaged, or is not what its name says, is set aside with a warning if `repair`.
         """
         path = self.path(stage, key_of(stage, spec))
-        sound, body = False, {}
         try:
-            whole = read_json(path)
-            body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
-            sound = whole["checksum"] == _sha(body)
+            entry = _entry(read_json(path), path.stem)
+            sound = entry.stage == stage and key_of(stage, entry.spec) == path.stem
+            what = "another stage's result"
         except FileNotFoundError:
             return None
-        except (Unreadable, KeyError, TypeError, RecursionError):
-            pass
-        except ValueError as error:  # not a number
-            if isinstance(error, UserError):
-                raise
-        if sound and body["stage"] == stage and key_of(stage, body["spec"]) == path.stem:
-            return Entry(key=path.stem, **body)
+        except Unreadable:
+            sound, what = False, "damaged"
+        if sound:
+            return entry
         if repair:
-            set_aside(path, "another stage's result" if sound else "damaged")
+            set_aside(path, what)
         return None
 
     def put_tensors(self, stage: str, key: str, tensors: Mapping[str, Tensor]) -> None:
@@ -128,13 +111,13 @@ class Store:
         path = self.path(stage, key, "safetensors")
         try:
             tensors, meta = load_tensors(path)
+            what = "" if meta.get("key") == key else "another stage's"
         except FileNotFoundError:
             return None
         except DamagedFile as error:
-            set_aside(path, str(error))
-            return None
-        if meta.get("key") != key:
-            set_aside(path, "another stage's")
+            what = str(error)
+        if what:
+            set_aside(path, what)
             return None
         return tensors
 
@@ -164,3 +147,14 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _entry(whole: Any, key: str) -> Entry:
+    """Return the entry that a file holds; `Unreadable` if its checksum does not fit."""
+    try:
+        body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
+        if whole["checksum"] == _sha(body):
+            return Entry(key=key, **body)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # no names in it, not a number, nested too deeply
+    raise Unreadable(f"entry {key} is damaged")

@@ -20,9 +20,9 @@ from unlearnkit.errors import UserError
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.results import SWEEP_COLUMNS, Cell
 from unlearnkit.study.compute import compute, default_workers
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Lab
 from unlearnkit.study.workers import Processes
 from unlearnkit.training import TrainingDiverged
 
