@@ -11,7 +11,8 @@ usage: ./run_all.sh [NOTEBOOK ...] [--profile PROFILE] [--dataset DATASET] [OPTI
        ./run_all.sh --check [PYTEST OPTION ...]
        ./run_all.sh --setup
 
-Trains, unlearns, attacks and draws every table and figure. Without arguments: --profile quick.
+Without arguments: computes the profile quick on this machine, executes the notebooks on its
+results, and redraws the tables and figures of every committed study from results/.
   --check   lint, format and every test, the notebooks among them
   --setup   only make the environment: .venv, or the active conda environment
   --help    this text; `python -m unlearnkit run --help` in that environment lists all options
@@ -75,13 +76,12 @@ check() {
   export TQDM_DISABLE=1
   "$python" -m ruff check . || die "ruff check found faults (above)"
   "$python" -m ruff format --check . || die "some files are not formatted: $python -m ruff format ."
-  exec "$python" -m pytest "$@"
+  exec "$python" -m pytest --numprocesses auto --dist worksteal "$@"
 }
 
 case "${1:-}" in
   --help | -h) usage; exit ;;
   --setup) [[ $# -eq 1 ]] || die "--setup takes no further arguments"; set_up ;;
   --check) set_up; check "${@:2}" ;;
-  "") set_up; exec "$python" -m unlearnkit run --profile quick ;;
   *) set_up; exec "$python" -m unlearnkit run "$@" ;;
 esac

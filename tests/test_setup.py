@@ -158,117 +158,84 @@ def test_help_names_every_profile():
         ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "--check" in shown
-    for profile in (ROOT / "unlearnkit/profiles").glob("*.toml"):
-        assert f"{profile.stem} (" in shown
+    profiles = list((ROOT / "unlearnkit/study/profiles").glob("*.toml"))
+    assert len(profiles) >= 5
+    assert all(f"{profile.stem} (" in shown for profile in profiles)
 
 
-# ---- run_all.sh, with a stand-in for Python that writes down what it is asked ----------------
+# ---- run_all.sh, on a small project of its own: a real environment, no network ----------------
 
-STAND_IN = """#!/usr/bin/env bash
-echo "$*" >>"$LOG"
-if [[ $* == "-m venv --clear .venv" ]]; then
-  mkdir -p .venv/bin && touch .venv/pyvenv.cfg && cp "$0" .venv/bin/python
-fi
-[[ -z "${FAIL:-}" || $* != *"$FAIL"* ]]
+MAIN = "import sys\nprint('unlearnkit', *sys.argv[1:])\n"
+BUILD = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "{name}"
+version = "1.0"
+[tool.setuptools]
+packages = ["{name}"]
 """
 
 
-class Checkout:
-    """A copy of what the set-up needs, in a folder with a space in its name."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder / "a check-out"
-        self.folder.mkdir()
-        for name in ("run_all.sh", "requirements.txt"):
-            shutil.copy(ROOT / name, self.folder)
-        self.python = self._stand_in(folder / "python-stand-in")
-        self.conda = folder / "conda env"
-        self._stand_in(self.conda / "bin/python")
-        self.log = folder / "log"
-
-    @staticmethod
-    def _stand_in(path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(STAND_IN)
-        path.chmod(0o755)
-        return path
-
-    def run(self, *arguments: str, **variables: object) -> subprocess.CompletedProcess:
-        self.log.write_text("")
-        kept = {k: v for k, v in os.environ.items() if k not in ("CONDA_PREFIX", "PYTHON")}
-        given = {"PYTHON": self.python, "LOG": self.log, **variables}
-        return subprocess.run(
-            ["bash", str(self.folder / "run_all.sh"), *arguments],
-            env=kept | {k: str(v) for k, v in given.items()},
-            capture_output=True,
-            text=True,
-        )
-
-    def asked(self, word: str) -> list[str]:
-        return [line for line in self.log.read_text().splitlines() if word in line]
+def _package(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(BUILD.format(name=name))
+    (folder / name / "__init__.py").touch()
+    (folder / name / "__main__.py").write_text(MAIN)
+    return folder
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    return Checkout(tmp_path)
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A folder with a space in its name: run_all.sh, this package in small, and one pin."""
+    folder = _package(tmp_path_factory.mktemp("setup") / "a check-out", "unlearnkit")
+    shutil.copy(ROOT / "run_all.sh", folder)
+    # A source tree as its only pin; both are built by the setuptools of this environment.
+    pins = f"# pip install --no-deps {_package(folder.parent / 'extra', 'extra')}\n"
+    (folder / "requirements.txt").write_text(pins)
+    return folder
 
 
-@pytest.mark.parametrize("conda", [False, True])
-def test_set_up_runs_once_and_again_when_a_pin_changes(checkout, conda):
-    where = {"CONDA_PREFIX": checkout.conda} if conda else {}
-    first = checkout.run(**where)
+def _run(checkout: Path, *arguments: str, **variables: object) -> subprocess.CompletedProcess:
+    kept = {k: v for k, v in os.environ.items() if k not in ("CONDA_PREFIX", "PYTHON")}
+    given = {"PYTHON": sys.executable, "PYTHONPATH": Path(yaml.__file__).parents[1]}
+    given |= {"PIP_NO_INDEX": 1, "PIP_NO_BUILD_ISOLATION": 0, **variables}
+    return subprocess.run(
+        ["bash", str(checkout / "run_all.sh"), *arguments],
+        env=kept | {k: str(v) for k, v in given.items()},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_set_up_once_again_when_a_pin_changes_and_after_a_failure(checkout):
+    first = _run(checkout, "01", "--profile", "smoke")
     assert first.returncode == 0, first.stderr
-    assert len(checkout.asked("pip install")) == 3
-    assert len(checkout.asked("venv")) == (0 if conda else 1)
-    assert checkout.asked("unlearnkit") == ["-m unlearnkit run --profile quick"]
-    assert (checkout.folder / ".venv").exists() != conda
+    assert first.stdout.startswith("setting up .venv")
+    assert first.stdout.endswith("unlearnkit run 01 --profile smoke\n")
+    python = checkout / ".venv/bin/python"
+    found = subprocess.run(
+        [python, "-c", "import extra, unlearnkit; print(unlearnkit.__file__)"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert found.stdout == f"{checkout}/unlearnkit/__init__.py\n", found.stderr
 
-    second = checkout.run("01", "--profile", "smoke", **where)
-    assert second.returncode == 0 and not second.stdout
-    assert not checkout.asked("pip")
-    assert checkout.asked("unlearnkit") == ["-m unlearnkit run 01 --profile smoke"]
+    again = _run(checkout)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "unlearnkit run\n", "")
 
-    lock = checkout.folder / "requirements.txt"
-    lock.write_text(lock.read_text().replace("timm==", "timm==0"))
-    checkout.run(**where)
-    assert len(checkout.asked("pip install")) == 3
-    assert not checkout.asked("venv") and not checkout.asked("--ignore-installed")
-
-
-@pytest.mark.parametrize("conda", [False, True])
-@pytest.mark.parametrize("step", ["requirements.txt", "torchattacks", "--editable"])
-def test_interrupted_set_up_is_repaired(checkout, conda, step):
-    where = {"CONDA_PREFIX": checkout.conda} if conda else {}
-    broken = checkout.run(FAIL=step, **where)
-    assert broken.returncode == 1
-    assert broken.stderr.startswith("run_all.sh: could not install")
-    assert len(broken.stderr.splitlines()) == 1
-    assert not checkout.asked("unlearnkit run")
-
-    assert checkout.run(**where).returncode == 0
-    assert len(checkout.asked("--ignore-installed")) == (1 if conda else 0)
-    assert len(checkout.asked("venv --clear")) == (0 if conda else 1)
-    checkout.run(**where)
-    assert not checkout.asked("pip")
-
-
-def test_environment_made_by_hand_is_kept(checkout):
-    checkout.run()
-    (checkout.folder / ".venv/unlearnkit-setup.txt").unlink()
-    checkout.run()
-    assert len(checkout.asked("pip install")) == 3
-    assert not checkout.asked("venv")
-
-
-def test_check_ends_with_the_tests(checkout):
-    assert checkout.run("--check", "-k", "metrics").returncode == 0
-    *_, lint, form, tests = checkout.log.read_text().splitlines()
-    assert lint.startswith("-m ruff check")
-    assert form.startswith("-m ruff format --check")
-    assert tests == "-m pytest -k metrics"
-    failed = checkout.run("--check", FAIL="ruff check")
-    assert failed.returncode == 1 and "ruff check" in failed.stderr
-    assert not checkout.asked("pytest")
+    pins = checkout / "requirements.txt"
+    sound = pins.read_text()
+    pins.write_text(sound + "nosuch==1.0\n")
+    broken = _run(checkout, "--setup")
+    assert broken.returncode == 1 and "setting up" in broken.stdout
+    assert "run_all.sh: could not install requirements.txt" in broken.stderr
+    pins.write_text(sound)
+    mended = _run(checkout)
+    assert mended.returncode == 0 and "setting up" in mended.stdout, mended.stderr
+    assert "setting up" not in _run(checkout).stdout
 
 
 @pytest.mark.parametrize(
@@ -276,11 +243,12 @@ def test_check_ends_with_the_tests(checkout):
     [
         ({"PYTHON": "/no/such/python"}, "/no/such/python is not Python 3.11 or newer"),
         ({"CONDA_PREFIX": "/no/such/env"}, "CONDA_PREFIX is /no/such/env"),
-        ({"FAIL": "-m venv"}, "could not make .venv"),
     ],
 )
-def test_bad_environment_is_one_line(checkout, variables, reason):
-    done = checkout.run("--setup", **variables)
+def test_bad_environment_is_one_line(tmp_path, variables, reason):
+    for name in ("run_all.sh", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = _run(tmp_path, "--setup", **variables)
     assert done.returncode == 1
     assert done.stderr.startswith(f"run_all.sh: {reason}")
     assert len(done.stderr.splitlines()) == 1

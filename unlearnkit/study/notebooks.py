@@ -1,34 +1,22 @@
 """Running the numbered notebooks through papermill; the sources stay untouched."""
 
-import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearnkit.errors import UserError, unknown
+from joblib import Parallel, delayed
+
+from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import project_folder
 
-
-@dataclass(frozen=True)
-class Executed:
-    """How a notebook's execution ended; `error` names the cell and what it raised, "" if none."""
-
-    name: str
-    output: Path
-    seconds: float
-    error: str = ""
-
-
-def available() -> dict[str, Path]:
-    """Return name -> path of the project's notebooks, in their order."""
-    folder = project_folder() / "notebooks"
-    return {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+try:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from nbformat.reader import NotJSONError
+except ImportError:  # the package itself needs no Jupyter
+    papermill = None
 
 
 def choose(names: Sequence[str]) -> list[Path]:
@@ -37,11 +25,15 @@ def choose(names: Sequence[str]) -> list[Path]:
     Raises
     ------
     UserError
-        For a name that fits none.
+        For a name that fits none, or if papermill is not installed.
     """
-    known = available()
-    if not names:
-        return list(known.values())
+    if papermill is None:
+        raise UserError(
+            "running notebooks needs papermill; install it with ./run_all.sh, "
+            "or use `python -m unlearnkit compute`, which needs no Jupyter"
+        )
+    folder = project_folder() / "notebooks"
+    known = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
     chosen = []
     for name in names:
         stem = Path(name).stem
@@ -49,118 +41,70 @@ def choose(names: Sequence[str]) -> list[Path]:
         if not fits:
             raise unknown("notebook", name, known)
         chosen += fits
-    return chosen
-
-
-def parameter_names(path: Path) -> list[str]:
-    """Return the names that a notebook's `parameters` cell assigns."""
-    try:
-        import papermill  # here: the package itself needs no Jupyter
-    except ImportError:
-        raise UserError(
-            "running notebooks needs papermill; install it with ./run_all.sh, "
-            "or use `python -m unlearnkit compute`, which needs no Jupyter"
-        ) from None
-    return list(papermill.inspect_notebook(str(path)))
+    return chosen or list(known.values())
 
 
 def execute(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     folder: Path,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
     *,
     workers: int,
     report: Callable[[str], None] = print,
-    environment: dict[str, str] | None = None,
-) -> list[Executed]:
-    """Execute notebooks into `folder`, several at a time, each in a kernel of its own.
+) -> list[str]:
+    """Execute notebooks into `folder`, `workers` at a time, each in a kernel of its own.
 
     Parameters
     ----------
-    parameters : dict
-        Passed to every notebook that has a parameter of that name.
-    workers : int
-        Notebooks at a time.
+    parameters : mapping
+        Each notebook is given those that its `parameters` cell has.
+    environment : mapping
+        Set for the kernels.
 
-    Raises
-    ------
-    UserError
-        For a parameter that no notebook has (papermill itself would ignore it), or if papermill is
-        not installed.
+    Returns
+    -------
+    list of str
+        For each failed notebook its name, the cell and what it raised. It is kept as it ended.
     """
-    names = {path: parameter_names(path) for path in paths}
-    known = sorted(set().union(*names.values()))
-    for name in parameters:
-        if name not in known:
-            raise unknown("notebook parameter", name, known)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
-    done = []
-    # Two kernels that both use all cores wait for each other most of the time.
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [
-            pool.submit(
-                _execute_one,
-                path,
-                folder / path.name,
-                {name: value for name, value in parameters.items() if name in names[path]},
-                {"OMP_NUM_THREADS": threads, **(environment or {})},
-            )
-            for path in paths
-        ]
-        for future in as_completed(futures):
-            result = future.result()
-            state = f"FAILED {result.error}" if result.error else "ok"
-            report(f"{result.name:<24} {result.seconds:6.1f} s   {state}")
-            done.append(result)
-    return sorted(done, key=lambda result: result.name)
+    tasks = [
+        delayed(_execute_one)(path, folder / path.name, dict(parameters), dict(environment))
+        for path in paths
+    ]
+    failed = []
+    for path, seconds, error in Parallel(workers, return_as="generator_unordered")(tasks):
+        report(f"{path.stem:<26} {seconds:6.1f} s   {f'FAILED {error}' if error else 'ok'}")
+        if error:
+            failed.append(f"{path.stem} failed in {error}")
+    return sorted(failed)
 
 
 def _execute_one(
     path: Path, output: Path, parameters: dict[str, Any], environment: dict[str, str]
-) -> Executed:
-    command = [sys.executable, "-m", "papermill", str(path), str(output), "--no-progress-bar"]
-    command += ["--cwd", str(path.parent), "--kernel", "python3", "--log-level", "ERROR"]
-    for name, value in parameters.items():
-        # As YAML, so that text stays text: a bare `-p` would turn "1" into a number.
-        command += ["-y", json.dumps({name: value})]
-    settings = {
-        **os.environ,
-        "TQDM_DISABLE": "1",
-        "PYTHONPATH": os.pathsep.join(
-            [str(project_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
-        **environment,
-    }
-    began = time.perf_counter()
-    finished = subprocess.run(
-        command, capture_output=True, text=True, env=settings, stdin=subprocess.DEVNULL
-    )
-    seconds = time.perf_counter() - began
-    error = ""
-    if finished.returncode:
-        said = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
-        error = _failure(output) or said[-1]
-    return Executed(path.stem, output, seconds, error)
-
-
-def _failure(output: Path) -> str:
-    """Return 'cell 7: NameError: ...' of an executed notebook, or "" if no cell failed."""
+) -> tuple[Path, float, str]:
+    """Return the path, the seconds it took, and what failed ("" if nothing did)."""
+    began, error = time.perf_counter(), ""
+    os.environ.update(environment)
     try:
-        cells = json.loads(output.read_text())["cells"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    number = 0
-    for cell in cells:
-        if cell["cell_type"] != "code":
-            continue
-        if "injected-parameters" not in cell["metadata"].get("tags", []):
-            number += 1
-        for shown in cell.get("outputs", []):
-            if shown["output_type"] == "error":
-                first = "".join(cell["source"]).strip().splitlines()[0]
-                return f"code cell {number} ({first!r}): {shown['ename']}: {shown['evalue']}"
-    return ""
+        known = papermill.inspect_notebook(str(path))
+        papermill.execute_notebook(
+            str(path),
+            str(output),
+            {name: value for name, value in parameters.items() if name in known},
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(path.parent),
+            extra_arguments=["--log-level=40"],
+        )
+    except papermill.PapermillExecutionError as failure:
+        first = failure.source.strip().splitlines()[0]
+        error = f"In [{failure.exec_count}] ({first!r}): {failure.ename}: {failure.evalue}"
+    except NotJSONError:
+        error = "reading it: it is damaged; restore it from version control"
+    except DeadKernelError as failure:
+        error = f"its kernel, which died, perhaps for want of memory: {one_line(failure)}"
+    return path, time.perf_counter() - began, error
