@@ -137,8 +137,8 @@ def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[
             sums[name] = write_if_new(name, content)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-            sums.pop(name, None)
-        write_if_new(SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+        there = sorted(name for name in sums if (folder / name).is_file())
+        write_if_new(SUMS, "".join(f"{sums[name]}  {name}\n" for name in there))
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
 
@@ -265,9 +265,10 @@ def read_sweep(folder: Path) -> pd.DataFrame:
     """Return what `write_sweep` wrote to `folder`, with no rows if there is nothing."""
     parts = [pd.DataFrame(columns=SWEEP_COLUMNS)]
     for name, content in verified(folder, "sweeps/*.csv").items():
-        parts.append(pd.read_csv(io.BytesIO(content)))
-        if list(parts[-1].columns) != SWEEP_COLUMNS:
-            raise _damaged(folder / name, f"its columns are not {', '.join(SWEEP_COLUMNS)}")
+        try:
+            parts.append(pd.read_csv(io.BytesIO(content))[SWEEP_COLUMNS])
+        except (ValueError, KeyError) as error:
+            raise _damaged(folder / name, one_line(error)) from None
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
