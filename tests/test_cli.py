@@ -20,6 +20,7 @@ from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.report import publish
+from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.study import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -339,18 +340,18 @@ def test_report_redraws_everything(computed, capsys):
     shown = capsys.readouterr().out
     folder = computed.project / "figures/tiny"
     assert f"Tables and figures: {folder}" in shown
-    endings = {name: ("csv", "md", "tex", "json") for name in publish.TABLES}
-    endings |= {name: ("png", "pdf", "csv", "json") for name in publish.FIGURES}
+    endings = dict.fromkeys(TABLES, ("csv", "md", "tex"))
+    endings |= dict.fromkeys(FIGURES, ("png", "pdf", "csv"))
     wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
-    assert {path.name for path in folder.iterdir()} == wanted
+    assert {path.name for path in folder.iterdir()} == {*wanted, "provenance.json"}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
     for name in endings:
         assert f"  {name}\n" in shown
-        provenance = json.loads((folder / f"{name}.json").read_text())
-        assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
         assert (folder / f"{name}.csv").read_text().count("\n") > 1
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert content["table1_models.csv"].startswith(b"Architecture")
-    assert all(content[f"{name}.png"].startswith(b"\x89PNG") for name in publish.FIGURES)
+    assert all(content[f"{name}.png"].startswith(b"\x89PNG") for name in FIGURES)
 
 
 def test_a_report_that_cannot_be_written(computed, capsys):
@@ -365,7 +366,7 @@ def test_a_report_that_cannot_be_written(computed, capsys):
 
 def test_an_unknown_table():
     with pytest.raises(UserError, match=r"unknown table or figure 'table9'; known: table1_models"):
-        publish.publish(None, "table9")
+        publish(None, "table9")
 
 
 # ---- Notebooks -------------------------------------------------------------------------------

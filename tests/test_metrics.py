@@ -11,8 +11,8 @@ from torch import nn
 from unlearnkit import measures
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import accuracy, mia_efficacy, predictions, true_class_confidence
-from unlearnkit.report.tables.frames import average_gap, excess
-from unlearnkit.results import ID
+from unlearnkit.names import ID
+from unlearnkit.report.frames import average_gap, excess
 
 
 def identity(method, *, scope="all", seed=0, progress=1.0, architecture="resnet50"):

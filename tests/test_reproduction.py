@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from helpers_study import CF, made_results
 
-from unlearnkit.reproduction import VERDICTS, Comparison, compare, summary
 from unlearnkit.results import Results
+from unlearnkit.study.reproduction import VERDICTS, Comparison, compare, summary
 
 TOLERANCE = {"points": 2.0, "ratio": 0.1}
 ATTACKED = {

@@ -27,8 +27,9 @@ from unlearnkit import results
 from unlearnkit.errors import UserError
 from unlearnkit.measures import MEASURES, measure
 from unlearnkit.metrics import predictions
+from unlearnkit.names import ID
 from unlearnkit.report.study import Study
-from unlearnkit.results import ID, SUMS, Cell, Record, Results
+from unlearnkit.results import SUMS, Cell, Record, Results
 from unlearnkit.study import load_profile, run, run_study
 from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.prune import free, known_labs, unneeded

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import device_of
 from unlearnkit.models import norm_layers
-from unlearnkit.results import READINGS
+from unlearnkit.names import READINGS
 
 TRIMMED = 100  # 'trimmed_std' leaves out one in so many of a class's images
 # On a CPU a layer's output is measured in pieces of this many values, which stay in the cache

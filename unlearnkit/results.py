@@ -21,11 +21,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from unlearnkit import files
 from unlearnkit.errors import UserError, one_line
+from unlearnkit.names import GAP_METRICS
 
-ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
-GAP_METRICS = ["UA", "RA", "TA", "MIA"]
-READINGS = ("std", "variance", "channel_std", "trimmed_std")
-SCOPES = ("all", "first", "intermediate", "last")
 SWEEP_COLUMNS = ["architecture", "method", "lr", *GAP_METRICS, "average_gap", "chosen"]
 SUMS = "SHA256SUMS"
 LARGEST = 64 * 2**20  # bytes; no file of results comes near it

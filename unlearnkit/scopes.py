@@ -4,7 +4,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.results import SCOPES
+from unlearnkit.names import SCOPES
 
 
 def scope_modules(model: nn.Module, scope: str) -> list[str]:

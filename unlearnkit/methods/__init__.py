@@ -37,57 +37,29 @@ from unlearnkit.training.recipe import RECIPE_KINDS
 
 @dataclass(frozen=True)
 class Method:
-    """An unlearning algorithm.
-
-    Attributes
-    ----------
-    name, title : str
-        What it is called in profiles, and in tables and figures.
-    color : str
-        "#rrggbb", or "" for a spare one.
-    order : int
-        Its place in tables and figures.
-    version : int
-        Part of every stored result's key: raised when the method's meaning changes.
-    defaults, kinds : dict
-        Of each option beyond the recipe's, from the function's keywords: its default, and its
-        annotation (see `check_values`).
-    """
+    """An unlearning algorithm, and how it is shown."""
 
     name: str
     title: str
-    color: str
-    order: int
-    version: int = 1
+    color: str  # "#rrggbb", or "" for a spare one
+    order: int  # its place in tables and figures
+    version: int = 1  # part of every stored result's key: raised when the meaning changes
     function: Callable[..., None] | None = None
+    # of each option, from the function's keywords: its default, and its annotation
     defaults: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a method leaves: the model [on the data's device], its log, and what it cost.
+    """What a method leaves, and what it cost."""
 
-    Attributes
-    ----------
-    log : dict
-        What the method reports, e.g. Boundary Shrink's `hit_ratio`.
-    seconds : float
-        Of the algorithm alone, with the preparation of masks and labels.
-    memory : MemoryCount
-        Bytes of training memory, counted.
-    peak_memory : float
-        Bytes, as the device measured them; NaN where it cannot.
-    parameters : int
-        Number of trainable parameters.
-    """
-
-    model: nn.Module
-    log: dict[str, float]
-    seconds: float
-    memory: MemoryCount
-    peak_memory: float
-    parameters: int
+    model: nn.Module  # in evaluation mode, on the data's device
+    log: dict[str, float]  # what the method reports, e.g. Boundary Shrink's `hit_ratio`
+    seconds: float  # of the algorithm alone, with the preparation of masks
+    memory: MemoryCount  # bytes of training memory, counted
+    peak_memory: float  # bytes, as the device measured them; NaN where it cannot
+    parameters: int  # number of trainable parameters
 
 
 # What is unlearned; no method, but shown with them.
@@ -170,8 +142,6 @@ def unlearn(
 
     Parameters
     ----------
-    name : str
-        A registered method.
     original : nn.Module
         Trained on retain and forget set; float images [B, 3, H, W] in [0, 1] to logits [B, C].
     data : ImageData
@@ -181,7 +151,7 @@ def unlearn(
     seed : int
         Of batch order, augmentation and the method's draws.
     scope : str
-        Which layers may change: "all", "first", "intermediate", "last" or "modules:NAME,NAME".
+        Which layers may change, see `scope_modules`: "all", "first", "intermediate+last", ...
     fresh : function returning an untrained model, for methods that start afresh (Retrain)
     state_file : Path or None
         Where a long run keeps its state, to go on from when cut off.
@@ -200,19 +170,18 @@ def unlearn(
     with torch.random.fork_rng(), peak_memory(device) as peak:
         began = time.perf_counter()
         student = copy.deepcopy(original).to(device).requires_grad_(True)
-        frozen = copy.deepcopy(original).to(device).eval().requires_grad_(False)
         apply_scope(student, scope)
         run = Run(
-            model=student,
-            original=frozen,
-            fresh=fresh,
-            data=data,
-            retain_index=split.retain,
+            student,
+            data,
+            split.retain,
+            recipe,
+            seed,
+            name if scope == "all" else f"{name} {scope}",
             forget_index=split.forget,
-            recipe=recipe,
+            original=copy.deepcopy(original).to(device).eval().requires_grad_(False),
+            fresh=fresh,
             options=options,
-            seed=seed,
-            name=name if scope == "all" else f"{name} {scope}",
             state_file=state_file,
             deadline=deadline,
         )

@@ -29,13 +29,11 @@ def boundary_shrink(
 
     Options
     -------
-    bound : float
-        L-infinity size of the FGSM step in [0, 1] pixels; published 0.1.
-    on_failure : "keep", "runner-up" or "skip"
+    bound : L-infinity size of the FGSM step in [0, 1] pixels; published 0.1
+    on_failure :
         Where the original stays right under the attack: keep the true class and so re-learn the
         image (the published form), take the original's second guess, or leave the image out.
-    batch_norm : "train" or "eval"
-        Whether the forget batches move the running statistics (the published form) or not.
+    batch_norm : "train" if the forget batches move the running statistics (published), or "eval"
 
     Log
     ---

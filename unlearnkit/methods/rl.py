@@ -29,12 +29,9 @@ def random_labels(
 
     Options
     -------
-    labels_drawn : "batch", "epoch" or "once"
-        How often a forget image gets a new label.
-    exclude_true : bool
-        Never draw the image's own class.
-    passes : "in turn" or "shuffled"
-        Forget pass before the retain pass, or both mixed into one.
+    labels_drawn : how often a forget image gets a new label
+    exclude_true : never draw the image's own class
+    passes : forget pass before the retain pass ("in turn"), or both mixed into one ("shuffled")
     """
     forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
     forgotten[run.forget_index] = True

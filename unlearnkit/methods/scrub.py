@@ -32,14 +32,11 @@ def scrub(
 
     Options
     -------
-    alpha, gamma : float
-        Weights of the retain set's divergence and cross-entropy.
-    temperature : float
-        T, above 0.
-    msteps : int
-        Number of epochs with a max pass.
-    forget_batch_size : int
-    jitter : float
+    alpha, gamma : weights of the retain set's divergence and cross-entropy
+    temperature : T, above 0
+    msteps : number of epochs with a max pass
+    forget_batch_size : of the max pass
+    jitter :
         Relative size of a Gaussian push given to the weights at the start; 0 for the published
         form. Student and teacher start equal, where the divergence has no gradient: BatchNorm in
         training mode tells them apart, but a ViT without dropout would stay where it is.

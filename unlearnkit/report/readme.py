@@ -2,29 +2,18 @@
 
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import pandas as pd
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
-from unlearnkit.report.figures.fairness import fairness_gap_data
-from unlearnkit.report.figures.style import default_forget
-from unlearnkit.report.stats import MISSING, mean_std
+from unlearnkit.names import ID
+from unlearnkit.report.claims import table5
+from unlearnkit.report.frames import beside_retrain, forget_title, summaries
+from unlearnkit.report.published import curves
+from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
-from unlearnkit.report.tables.frames import (
-    ARCHITECTURES,
-    architecture_title,
-    arranged,
-    attack_title,
-    forget_title,
-    method_title,
-    rows,
-    study_methods,
-    summaries,
-)
-from unlearnkit.report.tables.saving import markdown
-from unlearnkit.report.verdicts import table5
+from unlearnkit.report.tables import markdown, markdown_text, wide
 from unlearnkit.results import committed_folder
 
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
@@ -36,12 +25,7 @@ CLAIMS = {
     "C4": "an evaluation needs the gap and a robustness metric",
     "C5": "intermediate and last layers are enough, and cheaper",
 }
-# Column of the measures -> header, digits
-MEASURES = {
-    "UA": ("UA", 2),
-    "RA": ("RA", 2),
-    "accuracy": ("TA", 2),
-    "MIA": ("MIA", 2),
+COLUMNS = {name: (name, 2) for name in ("UA", "RA", "TA", "MIA")} | {
     "average_gap": ("Avg. gap ↓", 2),
     "drop": ("Drop ↓", 2),
     "excess": ("Excess (→ 0)", 2),
@@ -58,8 +42,7 @@ def main_study() -> Study:
     UserError
         If no results are committed at all.
     """
-    for name in STUDIES:
-        folder = committed_folder(name)
+    for folder in map(committed_folder, STUDIES):
         if (folder / "study.json").exists():
             return read_study(folder)
     raise UserError(f"no results of {', '.join(STUDIES)} are committed; the README shows theirs")
@@ -76,8 +59,7 @@ def update(text: str, s: Study) -> str:
     UserError
         If a block's marker is missing, there twice, or after its end.
     """
-    blocks = {"figure": _figure, "main-table": _main_table, "verdicts": _verdicts}
-    for name, build in blocks.items():
+    for name, build in {"figure": _figure, "main-table": _table, "verdicts": _verdicts}.items():
         start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
         if not text.count(start) == text.count(end) == 1 or text.index(end) < text.index(start):
             raise UserError(f"README.md needs {start} and, after it, {end}, each of them once")
@@ -97,86 +79,64 @@ def refresh() -> tuple[Path, Study]:
     return path, s
 
 
-def main_table(s: Any) -> pd.DataFrame:
+def main_table(s: Study) -> pd.DataFrame:
     """Return one row for each architecture and method: what the study says of it in short.
 
     Of the first forget set, over all layers, mean ± std over seeds: UA, RA, TA, MIA (%), average
     gap, drop under the report's attack and its excess over Retrain's (percentage points),
-    fairness-gap (mean over layers), RTE (s); as in `tables.frames.summaries`.
+    fairness-gap (mean over layers), RTE (s); as in `frames.summaries`.
     """
-    forget = default_forget(s, None)
-    table = summaries(s, attack=s.profile["report"]["attack"])
-    whole = (table["scope"] == "all") & (table["progress"] == 1)
-    table = table[whole & (table["forget"] == forget)]
-    key = ["architecture", "method", "seed"]
-    quality = rows(s, "quality", scope="all", progress=1.0, forget=forget)
-    quality = quality.pivot_table(index=key, columns="metric", values="value")
-    exact = table.loc[table["method"] == "retrain", ["architecture", "seed", "drop"]]
-    table = table.merge(quality.reset_index(), how="left", on=key)
-    table = table.merge(exact, how="left", on=["architecture", "seed"], suffixes=("", "_exact"))
-    table = table.assign(excess=table["drop"] - table["drop_exact"])
-    found = []
-    for architecture in arranged(ARCHITECTURES, table["architecture"]):
-        for method in study_methods(s):
-            same = table[(table["architecture"] == architecture) & (table["method"] == method)]
-            if len(same):
-                names = {"Architecture": architecture_title(architecture)}
-                names["Method"] = method_title(method)
-                found.append(
-                    names
-                    | {
-                        header: mean_std(same.get(column, ()), digits)
-                        for column, (header, digits) in MEASURES.items()
-                    }
-                )
-    headers = ["Architecture", "Method", *(header for header, _ in MEASURES.values())]
-    return pd.DataFrame(found, columns=headers)
+    shown = {"scope": "all", "progress": 1.0, "forget": s.first_forget}
+    table = summaries(s)
+    table = table[table[list(shown)].eq(shown).all(axis=1)]
+    table = beside_retrain(table, ["architecture", "seed"], ["drop"])
+    table = table.assign(excess=table["drop"] - table["drop_retrain"])
+    numbers = table.melt(ID, [name for name in COLUMNS if name in table], "metric", "value")
+    long = pd.concat([s.rows("quality", **shown), numbers])
+    return wide(s, long, ["architecture", "method"], COLUMNS).drop(columns="Seeds")
 
 
-def _figure(s: Any) -> str:
-    data = fairness_gap_data(s)
-    hollow = data["published"].notna().any()
+def _figure(s: Study) -> str:
     words = (
         f"Figure 1, {_origin(s)}: fairness-gap of each normalisation layer, mean and range over "
-        f"{_seeds(s, 'gap')}"
     )
-    if hollow:
+    words += _seeds(s, "gap")
+    if any(curves(s, name, None, "std") for name in s.architectures):
         words += "; hollow markers: the values published for CIFAR-10"
     words += "."
     if not s.dataset.startswith(DATASET):
-        words += f" Of {s.dataset}, shapes can be compared with the publication's, sizes cannot."
+        name = markdown_text(s.dataset)
+        words += f" Of {name}, shapes can be compared with the publication's, sizes cannot."
     image = f"figures/{s.name}/fig1_fairness_gap.png"
     return f"![Fairness-gap per normalisation layer]({image})\n\n{_wrapped(f'*{words}*')}"
 
 
-def _main_table(s: Any) -> str:
-    attack = attack_title(s.profile["report"]["attack"])
+def _table(s: Study) -> str:
     machine = s.results.machine
     words = (
         f"Every method over all layers, {_origin(s)}; mean ± standard deviation over "
         f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}, in {s.hours:.1f} hours (sweep aside). "
         "UA, RA, TA, MIA in %: Retrain's are the ones to match; average gap: the mean distance of "
-        f"the four from Retrain's. Drop: clean − robust accuracy under {attack}, averaged over "
-        "every ε at which all models were attacked, and its excess over Retrain's. All differences "
-        "are in percentage points. Fairness-gap: mean over layers. RTE: seconds of the algorithm "
-        f"alone ({machine['device']}, models side by side: {machine['workers']}). Where "
-        "Retrain's RA is far from 100, UA, MIA and average gap tell little: the network does not "
-        "fit what it has seen."
+        f"the four from Retrain's. Drop: clean − robust accuracy under {s.title(s.attack)}, "
+        "averaged over every ε at which all models were attacked, and its excess over Retrain's. "
+        "All differences are in percentage points. Fairness-gap: mean over layers. RTE: seconds of "
+        f"the algorithm alone ({machine['device']}, models side by side: {machine['workers']}). "
+        "Where Retrain's RA is far from 100, UA, MIA and average gap tell little: the network does "
+        "not fit what it has seen."
     )
     return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
 
 
-def _verdicts(s: Any) -> str:
+def _verdicts(s: Study) -> str:
     """Return the claims' key rows: a line for each measure, a column for each architecture."""
-    table = table5(s)
-    table = table[table["Key"] == "yes"]
-    judged = table.assign(said=table.apply(_judged, axis=1))
-    wide = judged.pivot(index=["Claim", "Measured"], columns="Architecture", values="said")
-    wide = wide.reindex(
-        index=list(dict.fromkeys(zip(table["Claim"], table["Measured"], strict=True))),
+    table = table5(s).query("Key == 'yes'")
+    said = table.assign(said=[_judged(row) for _, row in table.iterrows()])
+    grid = said.pivot(index=["Claim", "Measured"], columns="Architecture", values="said")
+    grid = grid.reindex(
+        index=pd.MultiIndex.from_frame(table[["Claim", "Measured"]].drop_duplicates()),
         columns=table["Architecture"].unique(),
     )
-    wide = wide.fillna(MISSING).rename_axis(columns=None).reset_index()
+    grid = grid.fillna(MISSING).rename_axis(columns=None).reset_index()
     claims = "; ".join(f"{claim}: {CLAIMS[claim]}" for claim in table["Claim"].unique())
     words = (
         f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, verdict. A claim "
@@ -184,7 +144,7 @@ def _verdicts(s: Any) -> str:
         f"change a verdict: `figures/{s.name}/table5_verdicts.csv`; the rules, and which of them "
         "are weak: notebooks 05 and 06."
     )
-    return f"{_wrapped(words)}\n\n{markdown(wide)}"
+    return f"{_wrapped(words)}\n\n{markdown(grid)}"
 
 
 def _judged(row: pd.Series) -> str:
@@ -199,25 +159,26 @@ def _wrapped(text: str) -> str:
     return fill(text, 120, break_on_hyphens=False)
 
 
-def _origin(s: Any) -> str:
-    return f"{_where(s)}, forget set {forget_title(default_forget(s, None))}"
+def _origin(s: Study) -> str:
+    return f"{_where(s)}, forget set {markdown_text(forget_title(s.first_forget))}"
 
 
-def _where(s: Any) -> str:
-    return f"profile `{s.profile_name}` on {s.dataset}"
+def _where(s: Study) -> str:
+    return f"profile `{s.profile_name}` on {markdown_text(s.dataset)}"
 
 
-def _seeds(s: Any, frame: str) -> str:
+def _seeds(s: Study, frame: str) -> str:
     """Return ``n = 2 seeds (0, 1)``, of the finished models shown.
 
     Where architectures or methods differ in it, a study in parts, each architecture is named.
     """
-    shown = rows(s, frame, scope="all", progress=1.0, forget=default_forget(s, None))
+    shown = s.rows(frame, scope="all", progress=1.0, forget=s.first_forget)
     if shown.groupby(["architecture", "method"])["seed"].agg(frozenset).nunique() <= 1:
         return _seed_words(shown)
-    parts = shown.groupby("architecture")
-    names = arranged(ARCHITECTURES, shown["architecture"])
-    return ", ".join(f"{_seed_words(parts.get_group(a))} of {architecture_title(a)}" for a in names)
+    parts = dict(list(shown.groupby("architecture")))
+    return ", ".join(
+        f"{_seed_words(parts[a])} of {s.title(a)}" for a in s.architectures if a in parts
+    )
 
 
 def _seed_words(shown: pd.DataFrame) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,33 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit import results as files
-from unlearnkit.errors import UserError
-from unlearnkit.files import output_folder
-from unlearnkit.report.tidy import frame, gap_rows, log_rows, quality_rows, robust_rows, sigma_rows
-from unlearnkit.results import ID, Cell, Results, own_results, read_sweep
+from unlearnkit.errors import UserError, unknown
+from unlearnkit.names import ID, READINGS, SCOPES
+from unlearnkit.report import tidy
+from unlearnkit.results import Results, read_sweep
+
+Json = dict[str, Any]
+NAN = float("nan")
+
+
+class NothingToDraw(UserError):
+    """A study has no numbers for a table or figure."""
+
+
+def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
+    """Return the distinct `values`: those `known` first, in that order, then as they appear."""
+    found, known = dict.fromkeys(values), dict.fromkeys(known)
+    return [name for name in known if name in found] + [name for name in found if name not in known]
+
+
+def _entry(key: str, doc: str) -> Any:
+    """Return a property that is an entry of study.json, [] where older results lack it."""
+    return property(lambda self: self.results.study.get(key, []), doc=doc)
+
+
+def _frame(name: str) -> Any:
+    """Return an attribute that is a frame, made when it is first asked for."""
+    return cached_property(lambda self: tidy.frame(name, self.results))
 
 
 @dataclass(frozen=True)
@@ -26,27 +49,30 @@ class Study:
 
     Attributes
     ----------
-    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten") and value (%)
+    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
     cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
     sigma : reading, layer_index, layer_name, class_index, sigma
     gap : reading, layer_index, layer_name, gap
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
     log : name and value of what a method reports about itself
+    order : column -> its values that have results, in display order
     """
 
     results: Results
     folder: Path
 
-    @property
-    def profile(self) -> dict[str, Any]:
-        """The settings that the numbers were computed with."""
-        return self.results.study["settings"]
-
-    @property
-    def profile_name(self) -> str:
-        """Name of the profile."""
-        return self.results.study["profile"]
+    profile = _entry("settings", "The settings that the numbers were computed with.")
+    profile_name = _entry("profile", "Name of the profile.")
+    dataset = _entry("dataset", "What the data set is called in tables.")
+    classes = _entry("classes", "Names of the classes, in the order of `class_index`.")
+    measures = _entry("measures", "Name, title and digits of each measure of the user's own.")
+    quality = _frame("quality")
+    cost = _frame("cost")
+    sigma = _frame("sigma")
+    gap = _frame("gap")
+    robust = _frame("robust")
+    log = _frame("log")
 
     @property
     def name(self) -> str:
@@ -54,43 +80,64 @@ class Study:
         return self.folder.name
 
     @property
-    def dataset(self) -> str:
-        """What the data set is called in tables."""
-        return self.results.study["dataset"]
+    def output(self) -> Path:
+        """Folder of the tables and figures: in figures/ beside results/, or $UNLEARNKIT_OUTPUT."""
+        beside = self.folder.absolute().parents[1]
+        return Path(os.environ.get("UNLEARNKIT_OUTPUT") or beside) / "figures" / self.name
 
     @property
-    def classes(self) -> list[str]:
-        """Names of the classes, in the order of `class_index`."""
-        return self.results.study["classes"]
+    def attack(self) -> str:
+        """Name of the attack that the study reports where none is named."""
+        return self.profile["report"]["attack"]
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """Colour of each method of the study, "" where it has none of its own."""
+        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
 
     def title(self, name: str) -> str:
         """Return what a method, attack, measure or architecture is called in tables."""
-        return self._titles.get(name, name)
+        study = self.results.study
+        entries = [*study["methods"], *study["attacks"], *study["architectures"], *self.measures]
+        return next((entry["title"] for entry in entries if entry["name"] == name), name)
 
     @cached_property
-    def _titles(self) -> dict[str, str]:
-        study = self.results.study
-        named = [*study["methods"], *study["attacks"], *study["architectures"]]
-        return {entry["name"]: entry["title"] for entry in named}
+    def order(self) -> dict[str, list[str]]:
+        cells = [record.cell for record in self.results.records]
+        known = {
+            "architecture": [entry["name"] for entry in self.results.study["architectures"]],
+            "forget": [entry["set"] for entry in self.profile["forget"]],
+            "method": list(self.colors),
+            "scope": SCOPES,
+        }
+        order = {k: arranged(names, (getattr(c, k) for c in cells)) for k, names in known.items()}
+        return order | {"attack": [entry["name"] for entry in self.results.study["attacks"]]}
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods that have results, in display order."""
-        found = {record.cell.method for record in self.results.records}
-        return [m["name"] for m in self.results.study["methods"] if m["name"] in found]
+        return self.order["method"]
 
     @property
-    def colors(self) -> dict[str, str]:
-        """Colour of each method of the study."""
-        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
+    def architectures(self) -> list[str]:
+        """Names of the architectures that have results, in display order."""
+        return self.order["architecture"]
 
     @property
     def first_forget(self) -> str:
-        """The forget set that is shown where none is named: the profile's first."""
-        return self.profile["forget"][0]["set"]
+        """The forget set that is shown where none is named: the profile's first with results."""
+        return next(iter(self.order["forget"]), "")
 
     def rows(self, name: str, **equal: Any) -> pd.DataFrame:
-        """Return the rows of frame `name` whose columns have (one of) the values in `equal`."""
+        """Return the rows of frame `name` whose columns have (one of) the values in `equal`.
+
+        Raises
+        ------
+        UserError
+            For an unknown reading of σ.
+        """
+        if equal.get("reading", READINGS[0]) not in READINGS:
+            raise unknown("reading of σ", equal["reading"], READINGS)
         frame = getattr(self, name)
         for column, value in equal.items():
             frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
@@ -110,43 +157,34 @@ class Study:
     @property
     def stamp(self) -> str:
         """When and from which state of the code the numbers were computed."""
-        machine = self.results.machine
-        return f"computed on {machine['date']} at {machine['commit']}"
+        return "computed on {date} at {commit}".format_map(self.results.machine)
 
     @property
     def hours(self) -> float:
         """How long computing took, trainings and measurements, with that many models at a time."""
-        machine, done = self.results.machine, {}
+        done: dict[str, float] = {}
         for record in self.results.records:
-            cell = machine["cells"].get(record.cell.name, {})
+            facts = tidy.facts(self.results, record)
             for stage in record.stages:
-                done[stage["key"]] = cell.get("walls", {}).get(stage["stage"], 0.0)
+                done[stage["key"]] = facts.get("walls", {}).get(stage["stage"], 0.0)
             # A training that was cut off and resumed knows its seconds, its last part's walls.
             made = record.stages[0]["key"]
-            done[made] = max(done[made], cell.get("seconds") or 0.0)
-        return sum(done.values()) / machine["workers"] / 3600
+            done[made] = max(done[made], facts.get("seconds") or 0.0)
+        return sum(done.values()) / self.results.machine["workers"] / 3600
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """What goes beside every table and figure: settings, seeds, cell keys, versions."""
-        keys = {
-            record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
-            for record in self.results.records
-        }
+    def provenance(self) -> Json:
+        """What goes beside tables and figures: the same on every machine that computes them."""
         return {
             "profile": self.profile_name,
             "dataset": self.dataset,
             "data_fingerprint": self.results.study["fingerprint"],
             "seeds": sorted({record.cell.seed for record in self.results.records}),
-            "computed": self.stamp,
-            "versions": self.results.machine["versions"],
-            "cells": keys,
+            "cells": {
+                record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
+                for record in self.results.records
+            },
         }
-
-    @property
-    def output(self) -> Path:
-        """Folder of this study's tables and figures."""
-        return output_folder() / "figures" / self.name
 
     @property
     def splits(self) -> pd.DataFrame:
@@ -155,44 +193,16 @@ class Study:
 
     @property
     def sweep(self) -> pd.DataFrame:
-        """How the rates were chosen (see `sweeps.COLUMNS`), no rows if they were not.
-
-        This machine's own sweep, or else the committed one of the same profile.
-        """
+        """How the rates were chosen, no rows if they were not: own sweep, or the committed one."""
         own = read_sweep(self.folder)
         return own if len(own) else read_sweep(files.committed_folder(self.name))
 
     @property
     def settings(self) -> pd.DataFrame:
-        """Every hyper-parameter of every method, a row for each method and architecture."""
-        rows = [
-            {"architecture": architecture, "method": name} | values
-            for architecture, methods in self.results.study["hyperparameters"].items()
-            for name, values in methods.items()
-        ]
-        return pd.DataFrame(rows).set_index(["architecture", "method"])
-
-    @cached_property
-    def quality(self) -> pd.DataFrame:
-        return frame("quality", self._rows("quality", quality_rows))
-
-    @cached_property
-    def cost(self) -> pd.DataFrame:
-        cells = self.results.machine["cells"]
-        rows = (
-            {
-                "seconds": cells.get(record.cell.name, {}).get("seconds"),
-                "training_memory": stage["value"].get("memory", {}).get("total"),
-                "peak_memory": cells.get(record.cell.name, {}).get("peak_memory"),
-                "parameters": stage["value"].get("parameters"),
-                **asdict(record.cell),
-            }
-            for record in self.results.records
-            if record.cell.progress == 1
-            for stage in record.stages
-            if stage["stage"] in ("original", "unlearn")
-        )
-        return frame("cost", rows)
+        """Every hyper-parameter of every method, a row for each architecture and method."""
+        found = self.results.study["hyperparameters"]
+        parts = {name: pd.DataFrame(methods).T for name, methods in found.items()}
+        return pd.concat(parts, names=["architecture", "method"])
 
     @property
     def speed(self) -> pd.DataFrame:
@@ -201,45 +211,18 @@ class Study:
         `matmul_share`: of the FLOP/s at which the same device multiplied large matrices; NaN for
         Retrain, and where it was not measured.
         """
-        cost = self.cost.query("method in ['original', 'retrain'] and scope == 'all'")
-        sizes = self.results.study["splits"]
-        cells = self.results.machine["cells"]
-        speeds, shares = [], []
-        for row in cost.itertuples():
-            parts = ["retain", "forget"] if row.method == "original" else ["retain"]
-            images = sum(sizes[f"{row.forget} seed {row.seed}"][part] for part in parts)
-            epochs = self.profile["training"][row.architecture]["epochs"]
-            speeds.append(images * epochs / row.seconds)
-            facts = cells.get(Cell(*(getattr(row, name) for name in ID)).name, {})
-            flops = facts.get("flop_per_image", float("nan"))
-            shares.append(flops * speeds[-1] / facts.get("matmul_rate", float("nan")))
-        return cost[[*ID, "seconds"]].assign(images_per_second=speeds, matmul_share=shares)
-
-    @cached_property
-    def sigma(self) -> pd.DataFrame:
-        return frame("sigma", self._rows("fairness", sigma_rows))
-
-    @cached_property
-    def gap(self) -> pd.DataFrame:
-        return frame("gap", self._rows("fairness", gap_rows))
-
-    @cached_property
-    def robust(self) -> pd.DataFrame:
-        white = self._rows("robustness/", lambda stage: robust_rows(stage, "white-box"))
-        moved = self._rows("transfer/", lambda stage: robust_rows(stage, "transfer"))
-        return frame("robust", [*white, *moved])
-
-    @cached_property
-    def log(self) -> pd.DataFrame:
-        return frame("log", self._rows("unlearn", log_rows))
-
-    def _rows(self, prefix: str, rows_of: Any) -> Iterator[dict[str, Any]]:
+        rows = []
         for record in self.results.records:
-            cell = asdict(record.cell)
-            for stage in record.stages:
-                if stage["stage"].startswith(prefix):
-                    for row in rows_of(stage):
-                        yield cell | row
+            cell, facts = record.cell, tidy.facts(self.results, record)
+            scratch = cell.method in ("original", "retrain") and cell.scope == "all"
+            if scratch and cell.progress == 1:
+                size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
+                images = size["retain"] + (size["forget"] if cell.method == "original" else 0)
+                seconds = facts.get("seconds") or NAN
+                rate = images * self.profile["training"][cell.architecture]["epochs"] / seconds
+                share = facts.get("flop_per_image", NAN) * rate / facts.get("matmul_rate", NAN)
+                rows.append((*astuple(cell), seconds, rate, share))
+        return pd.DataFrame(rows, columns=[*ID, "seconds", "images_per_second", "matmul_share"])
 
 
 def read_study(folder: Path) -> Study:
@@ -270,21 +253,40 @@ def load_study(
         from unlearnkit.study import load_profile, run_study
 
         return read_study(run_study(load_profile(profile), dataset or None))
-    stem = Path(profile).stem if profile.endswith(".toml") else profile
-    where = own_results if os.environ.get("UNLEARNKIT_OWN_RESULTS") else files.committed_folder
-    folder = where(files.study_name(stem, _settings(where(stem)), dataset or None))
+    own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
+    folder = _folder(profile, dataset, files.own_results if own else files.committed_folder)
     if not (folder / "study.json").exists():
-        option = f" --dataset {dataset}" if dataset else ""
-        raise UserError(
-            f"no results in {folder}; compute them with "
-            f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
-        )
+        raise _nothing(folder, profile, dataset)
     return read_study(folder)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the study in `folder`, none if there is none."""
+def stored(profile: str, dataset: str | None = None) -> list[Path]:
+    """Return the folders that hold a study's results: the committed ones, this machine's own.
+
+    Raises
+    ------
+    UserError
+        If there are none; it says how to compute them.
+    """
+    found = [_folder(profile, dataset, w) for w in (files.committed_folder, files.own_results)]
+    there = [folder for folder in found if (folder / "study.json").exists()]
+    if not there:
+        raise _nothing(found[0], profile, dataset)
+    return there
+
+
+def _folder(profile: str, dataset: str | None, where: Callable[[str], Path]) -> Path:
+    stem = Path(profile).stem if profile.endswith(".toml") else profile
     try:
-        return json.loads((folder / "study.json").read_text())["settings"]
+        settings = json.loads((where(stem) / "study.json").read_text())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        settings = {}  # of a data set of one's own there may be results alone
+    return where(files.study_name(stem, settings, dataset or None))
+
+
+def _nothing(folder: Path, profile: str, dataset: str | None) -> UserError:
+    option = f" --dataset {dataset}" if dataset else ""
+    return UserError(
+        f"no results in {folder}; compute them with "
+        f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
+    )

@@ -1,13 +1,17 @@
-"""From what a stage has stored to the rows of the study's data frames."""
+"""From what the stages of each model have stored to the rows of a study's frames."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from unlearnkit.results import ID, READINGS
+from unlearnkit.names import ID, READINGS
+from unlearnkit.results import Record, Results
 
+Json = dict[str, Any]
 COLUMNS = {
     "quality": [*ID, "metric", "value"],
     "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
@@ -18,66 +22,67 @@ COLUMNS = {
 }
 
 
-def frame(name: str, rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return `rows` as the study's frame `name`, with its columns even if there is no row."""
-    return pd.DataFrame(list(rows), columns=COLUMNS[name])
+def frame(name: str, results: Results) -> pd.DataFrame:
+    """Return frame `name` of a `study.Study`: no rows where nothing was measured."""
+    rows = []
+    for record in results.records:
+        cell = astuple(record.cell)
+        for stage in record.stages:
+            kind, _, of = stage["stage"].partition("/")
+            if kind in ROWS[name]:
+                rows += [(*cell, *row) for row in ROWS[name][kind](stage["value"], of)]
+        if name == "cost" and record.cell.progress == 1:
+            rows.append((*cell, *_cost(record.stages[0]["value"], facts(results, record))))
+    return pd.DataFrame(rows, columns=COLUMNS[name])
 
 
-def quality_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row for each metric (%)."""
-    for metric, value in stage["value"].items():
-        yield {"metric": metric, "value": value}
+def facts(results: Results, record: Record) -> Json:
+    """Return what belongs to the machine that computed a model: seconds, memory, walls."""
+    return results.machine["cells"].get(record.cell.name, {})
 
 
-def log_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row for each number a method reports about itself."""
-    for name, value in stage["value"]["log"].items():
-        yield {"name": name, "value": value}
+def _cost(made: Json, machine: Json) -> tuple:
+    memory = made.get("memory", {}).get("total")
+    return machine.get("seconds"), memory, machine.get("peak_memory"), made.get("parameters")
 
 
-def sigma_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield σ, one row for each reading that was measured, layer and class."""
-    value = stage["value"]
+def _layers(value: Json) -> Iterator[tuple]:
+    """Yield reading, layer_index, layer_name and σ of each class, of the readings measured."""
     for reading in (name for name in READINGS if name in value):
-        for index, layer in enumerate(value["layers"]):
-            for class_index, sigma in enumerate(value[reading][index]):
-                yield {
-                    "reading": reading,
-                    "layer_index": index + 1,
-                    "layer_name": layer,
-                    "class_index": class_index,
-                    "sigma": sigma,
-                }
+        for index, (layer, row) in enumerate(zip(value["layers"], value[reading], strict=True), 1):
+            yield reading, index, layer, row
 
 
-def gap_rows(stage: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the fairness-gap, one row for each reading that was measured and layer."""
-    value = stage["value"]
-    for reading in (name for name in READINGS if name in value):
-        gaps = np.ptp(np.array(value[reading], dtype=float), axis=1).tolist()
-        for index, gap in enumerate(gaps):
-            yield {
-                "reading": reading,
-                "layer_index": index + 1,
-                "layer_name": value["layers"][index],
-                "gap": gap,
-            }
+def _sigma(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, label, x) for *layer, row in _layers(value) for label, x in enumerate(row))
 
 
-def robust_rows(stage: dict[str, Any], access: str) -> Iterator[dict[str, Any]]:
-    """Yield accuracy under attack (%), one row for each ε, set of images and class, -1 for all."""
-    value = stage["value"]
+def _gaps(value: Json, _: str) -> Iterable[tuple]:
+    return ((*layer, float(np.ptp(row))) for *layer, row in _layers(value))
+
+
+def _accuracies(access: str, value: Json, attack: str) -> Iterator[tuple]:
+    """Yield the accuracy under attack for each set of images, ε and class, -1 for all."""
     for images, counts in value["sets"].items():
         for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
-            row = {
-                "attack": stage["stage"].split("/")[1],
-                "epsilon": epsilon / 255,
-                "images": images,
-                "access": access,
-            }
-            whole = sum(counts["n"])
-            yield {**row, "class_index": -1, "n": whole, "accuracy": 100 * sum(right) / whole}
-            for class_index, (n, hits) in enumerate(zip(counts["n"], right, strict=True)):
+            classes = {-1: (sum(counts["n"]), sum(right))}
+            classes |= enumerate(zip(counts["n"], right, strict=True))
+            for index, (n, hits) in classes.items():
                 if n:
-                    accuracy = 100 * hits / n
-                    yield {**row, "class_index": class_index, "n": n, "accuracy": accuracy}
+                    yield attack, epsilon / 255, images, access, index, n, 100 * hits / n
+
+
+ROWS = {  # frame -> kind of stage -> function of its value and of what follows the slash
+    "quality": {
+        "quality": lambda value, _: value.items(),
+        "measure": lambda value, _: [(value["name"], value["value"])],
+    },
+    "sigma": {"fairness": _sigma},
+    "gap": {"fairness": _gaps},
+    "robust": {
+        "robustness": partial(_accuracies, "white-box"),
+        "transfer": partial(_accuracies, "transfer"),
+    },
+    "cost": {},  # of models, not of stages
+    "log": {"unlearn": lambda value, _: value["log"].items()},
+}

@@ -11,7 +11,7 @@ from unlearnkit import methods
 from unlearnkit.attacks import attack_options
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.measures import MEASURES
-from unlearnkit.results import SCOPES
+from unlearnkit.names import SCOPES
 
 
 def _as_written(value: Any, check: Any) -> Any:

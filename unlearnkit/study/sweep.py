@@ -17,7 +17,8 @@ import pandas as pd
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
-from unlearnkit.results import GAP_METRICS, SWEEP_COLUMNS, Cell
+from unlearnkit.names import GAP_METRICS
+from unlearnkit.results import SWEEP_COLUMNS, Cell
 from unlearnkit.study.compute import compute, default_workers
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import make_plan

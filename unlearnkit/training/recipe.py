@@ -22,42 +22,24 @@ _WORDS = {float: "finite number", int: "whole number", bool: "bool, true or fals
 class Recipe:
     """The hyper-parameters every training has.
 
-    Attributes
-    ----------
-    optimizer : "sgd", "adam" or "adamw"
-    lr : float
-        Peak learning rate.
-    weight_decay, momentum : float
-        `momentum` is SGD's, and ignored by the others.
-    epochs, batch_size : int
-    schedule : "constant", "cosine" or "onecycle"
-        Over the epochs; each pass of an epoch, where a method makes several, goes along the
-        epoch's stretch of it.
-    warmup : float
-        Fraction of the training over which the rate rises linearly, in [0, 1): from 0, for
-        "onecycle", which needs some, from a 25th of the peak.
-    crop : int
-        Pixels of zero padding of the random crop; 0 for none.
-    flip : bool
-        Mirror at random, where the data set says that a mirror image keeps its class.
-    precision : "fp32" or "bf16"
-        "bf16" is autocast, used where the hardware computes in it, else fp32.
-    clip : float
-        Largest norm of the gradient; 0 for no clipping.
+    The schedule goes over the epochs; each pass of an epoch, where a method makes several, goes
+    along the epoch's stretch of it.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: NotNegative = 0.01
+    lr: NotNegative = 0.01  # the peak
     weight_decay: NotNegative = 5e-4
-    momentum: BelowOne = 0.9
+    momentum: BelowOne = 0.9  # SGD's, ignored by the others
     epochs: Count = 10
     batch_size: Size = 128
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    # share of the training over which the rate rises linearly: from 0, for "onecycle", which needs
+    # some, from a 25th of the peak
     warmup: BelowOne = 0.0
-    crop: Count = 0
-    flip: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
-    clip: NotNegative = 0.0
+    crop: Count = 0  # pixels of zero padding of the random crop; 0 for none
+    flip: bool = True  # mirror at random, where the data say that a mirror image keeps its class
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, where the hardware computes in it
+    clip: NotNegative = 0.0  # largest norm of the gradient; 0 for no clipping
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at `progress` in [0, 1] through the training."""

@@ -1,20 +1,15 @@
 """The one training loop: trains a model from scratch, and is what every unlearning method runs on.
 
 A `Run` holds the model, its optimiser and the data; a method is a few lines that ask it for
-epochs, batches and steps:
-
-    for epoch in run.epochs():
-        for images, labels in run.retain(epoch):
-            run.step(run.cross_entropy(images, labels))
-
-All randomness is a function of (seed, purpose, epoch), so a run that is cut off goes on from its
-checkpoint and ends at the same weights as one that was not.
+epochs, batches and steps, see `unlearnkit.methods`. All randomness is a function of (seed, purpose,
+epoch), so a run that is cut off goes on from its checkpoint and ends at the same weights as one
+that was not.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +70,9 @@ class Run:
     def __post_init__(self) -> None:
         if prefers_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
-        how = self.recipe
+        how, size = self.recipe, self.data.image_size
+        if how.crop > size:
+            raise UserError(f"{self.name}: crop must be at most the image's {size}, not {how.crop}")
         options = {"lr": how.lr, "weight_decay": how.weight_decay, "fused": True}
         if how.optimizer == "sgd":
             options["momentum"] = how.momentum
@@ -157,25 +154,20 @@ class Run:
 
         Cropped and mirrored as the recipe says, inside `order`; exact pixels without `augment`.
         """
-        images = cut(
-            self.data.train_images,
-            index,
-            crop=self.recipe.crop,
-            flip=self.recipe.flip and self.data.flip,
-            generator=self._augment if augment else None,
-        )
+        how, generator = self.recipe, self._augment if augment else None
+        flip = how.flip and self.data.flip
+        images = cut(self.data.train_images, index, crop=how.crop, flip=flip, generator=generator)
         return images, self.data.train_labels[index.to(self.device)]
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the model's logits [B, C] in float32, computed in the recipe's precision."""
-        with self.autocast():
-            return self.model(images).float()
+        return self._forward(self.model, images)
 
     def original_logits(self, images: Tensor) -> Tensor:
         """Return the frozen original's logits [B, C], without a gradient."""
         self.consults_original = True
-        with torch.no_grad(), self.autocast():
-            return self.original(images).float()
+        with torch.no_grad():
+            return self._forward(self.original, images)
 
     def cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch, and count its hits for the progress bar."""
@@ -200,22 +192,23 @@ class Run:
             function()
         self._tally[0] += loss.detach() - self._tally[0] * 0.1
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context in which the recipe's precision holds."""
-        on = self.recipe.precision == "bf16" and has_bf16(self.device)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
-
     def memory(self) -> MemoryCount:
         """Return the training memory: the largest of the passes, counted on their first batches."""
+        models = [self.model, self.original] if self.consults_original else [self.model]
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
         return MemoryCount(
-            parameters=_bytes(self.model.parameters()) * (2 if self.consults_original else 1),
-            gradients=_bytes(parameter for _, parameter in trainable(self.model)),
-            optimizer=_bytes(value for value in state if torch.is_tensor(value)),
+            parameters=sum(p.nbytes for model in models for p in model.parameters()),
+            gradients=sum(parameter.nbytes for _, parameter in trainable(self.model)),
+            optimizer=sum(value.nbytes for value in state if torch.is_tensor(value)),
             activations=self._activations,
         )
 
     # -- the rest --------------------------------------------------------------------------------
+
+    def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
+        bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return model(images).float()
 
     def _stop_counting(self) -> None:
         if self._counter is not None:
@@ -235,16 +228,11 @@ class Run:
 
     def _made_bar(self, start: int) -> tqdm:
         """Return a bar of epochs, `start` of them done; silent where nobody would see it."""
-        switches = [os.environ.get(name) for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE")]
-        return tqdm(
-            total=self.recipe.epochs,
-            initial=start,
-            desc=self.name,
-            bar_format=BAR,
-            leave=False,
-            # None: where there is no terminal or notebook
-            disable=True if any(value not in (None, "", "0") for value in switches) else None,
-        )
+        switches = ("UNLEARNKIT_WORKER", "TQDM_DISABLE")
+        quiet = any(os.environ.get(name, "") not in ("", "0") for name in switches)
+        epochs = {"total": self.recipe.epochs, "initial": start, "desc": self.name}
+        # disable=None: where there is no terminal or notebook
+        return tqdm(**epochs, bar_format=BAR, leave=False, disable=True if quiet else None)
 
     def _show(self, images: int) -> None:
         """Move the bar on by `images`; write running loss and accuracy beside it."""
@@ -261,16 +249,10 @@ class Run:
 
     def _save(self, done: int) -> None:
         if self.state_file is not None:
-            save_state(
-                self.state_file,
-                self.model,
-                self.optimizer,
-                settings=self._settings(),
-                done=done,
-                log=self.log,
-                activations=self._activations,
-                seconds=self.earlier_seconds + time.perf_counter() - self._began,
-            )
+            facts = {"settings": self._settings(), "done": done, "log": self.log}
+            facts["activations"] = self._activations
+            facts["seconds"] = self.earlier_seconds + time.perf_counter() - self._began
+            save_state(self.state_file, self.model, self.optimizer, **facts)
 
     def _restore(self) -> int:
         """Take up what an earlier run left; return the number of epochs it did."""
@@ -285,10 +267,6 @@ class Run:
     def _settings(self) -> str:
         """Return what a saved state must agree in; the file's name has the result's key in it."""
         return f"{self.state_file.name} {self.name} {self.recipe} {self.options} seed {self.seed}"
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def train(
@@ -316,18 +294,9 @@ def train(
     state_file, deadline
         As for `unlearnkit.methods.unlearn`, and so are the errors.
     """
+    kept = {"on_epoch": on_epoch, "state_file": state_file, "deadline": deadline}
     with torch.random.fork_rng():
-        run = Run(
-            model=model,
-            data=data,
-            retain_index=index,
-            recipe=recipe,
-            seed=seed,
-            name=name,
-            on_epoch=on_epoch,
-            state_file=state_file,
-            deadline=deadline,
-        )
+        run = Run(model, data, index, recipe, seed, name, **kept)
         for epoch in run.epochs():
             for images, labels in run.retain(epoch):
                 run.step(run.cross_entropy(images, labels))

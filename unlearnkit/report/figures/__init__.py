@@ -1,33 +1,239 @@
-"""The study's four figures: a tidy frame to look at, a figure drawn from it, files to keep.
+"""The study's figures, drawn from its frames.
 
-Each figure `f(s, ...)` has a companion `f_data(s, ...)` that returns the frame drawn from.
+Each figure `f(s, ...)` has a companion `f_data(s, ...)` that returns the frame it shows. Common
+parameters: `forget`, a forget set of the study, and `attack`, a measured one (the study's own if
+left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. A study that lacks all
+that a figure shows raises `NothingToDraw`. Here are the figures with a line a method.
 """
 
-from unlearnkit.report.figures.conjectures import (
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unlearnkit.names import ID
+from unlearnkit.report.claims import EXACT
+from unlearnkit.report.figures import style
+from unlearnkit.report.figures.points import (
     conjectures,
     conjectures_data,
     conjectures_statistics,
+    layerwise,
+    layerwise_data,
+    samples,
 )
-from unlearnkit.report.figures.fairness import PUBLISHED, fairness_gap, fairness_gap_data
-from unlearnkit.report.figures.layerwise import layerwise, layerwise_data
-from unlearnkit.report.figures.robustness import robustness, robustness_data
-from unlearnkit.report.figures.samples import samples
-from unlearnkit.report.figures.saving import save_figure
-from unlearnkit.report.figures.sweeps import sweep, sweep_data
+from unlearnkit.report.frames import excess, over_seeds
+from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
+from unlearnkit.report.study import NothingToDraw, Study
 
-__all__ = [
-    "PUBLISHED",
-    "conjectures",
-    "conjectures_data",
-    "conjectures_statistics",
-    "fairness_gap",
-    "fairness_gap_data",
-    "layerwise",
-    "layerwise_data",
-    "robustness",
-    "robustness_data",
-    "samples",
-    "save_figure",
-    "sweep",
-    "sweep_data",
-]
+__all__ = ["NothingToDraw", "conjectures", "conjectures_data", "conjectures_statistics"]
+__all__ += ["fairness_gap", "fairness_gap_data", "layerwise", "layerwise_data", "robustness"]
+__all__ += ["robustness_data", "samples", "sweep", "sweep_data"]
+
+KEYS = ["architecture", "forget", "method"]
+
+
+def fairness_gap_data(
+    s: Study, forget: str | None = None, reading: str = "std", published: bool = True
+) -> pd.DataFrame:
+    """Return what Figure 1 draws: one row for each architecture, method and layer.
+
+    Columns: architecture, forget, method, layer_index, layer_name, mean, low, high (minimum and
+    maximum over seeds), std, n, and published, reading_error (NaN where the publication's curve
+    is hidden or has another number of layers).
+    """
+    of = {"forget": forget or s.first_forget, "reading": reading, "scope": "all", "progress": 1.0}
+    table = over_seeds(s.rows("gap", **of), [*KEYS, "layer_index", "layer_name"], "gap")
+    layers = table.groupby("architecture")["layer_index"].max()
+    same = [name for name, count in LAYERS.items() if published and layers.get(name) == count]
+    paper = read_published().rename(columns={"fairness_gap": "published"})
+    paper = paper[paper["architecture"].isin(same)]
+    return table.merge(paper, how="left", on=["architecture", "method", "layer_index"])
+
+
+@style.look()
+def fairness_gap(
+    s: Study, forget: str | None = None, reading: str = "std", published: bool = True
+) -> Figure:
+    """Draw Figure 1, the fairness-gap against the layer index, in the publication's panels.
+
+    ResNet50 has two, with all models and without SalUn and SCRUB; any other architecture one.
+    `published` adds the values read off the published figure as hollow markers.
+    """
+    data = fairness_gap_data(s, forget, reading, published)
+    if data.empty:
+        raise NothingToDraw(f"no fairness-gap ({reading}) was measured for this forget set")
+    panels = {}
+    for name, part in data.groupby("architecture", sort=False):
+        rest = part[~part["method"].isin(LARGE)]
+        if name == LARGE_ON and 0 < len(rest) < len(part):
+            panels[f"{s.title(name)}, all models"] = part
+            panels[f"{s.title(name)} except SalUn, SCRUB"] = rest
+        else:
+            panels[s.title(name)] = part
+    rows = -(-len(panels) // 3)
+    fig = style.KitFigure(figsize=(style.WIDTH, 0.65 + 2.3 * rows))
+    axes = fig.subplots(rows, min(len(panels), 3), squeeze=False)
+    for ax, (title, part) in zip(axes.flat, panels.items(), strict=False):
+        _against_layer(ax, s, part)
+        ax.set(title=title, xlabel="Layer index", ylabel="Fairness-gap" if ax in axes[:, 0] else "")
+    which = reading.replace("_", " ")
+    if reading == "trimmed_std":
+        which += ", without the 1 % of each class's images, at least one, furthest from its mean"
+    text = (
+        f"Fairness-gap: largest minus smallest class σ of a layer's output ({which}; test images); "
+    )
+    if data["published"].notna().any():
+        text += "hollow: published values (CIFAR-10), read off the figure; "
+    text += style.about(data, "line: mean, band (Original, Retrain): minimum to maximum")
+    return style.finish(fig, s, text)
+
+
+def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
+    count, kind = int(data["layer_index"].max()), style.lines(s, data)
+    sns.lineplot(data, x="layer_index", y="mean", ax=ax, **kind)
+    every = max(1, count // 8)
+    for place, line in enumerate(ax.lines):  # one method's markers beside another's
+        line.set_markevery((place % every, every))
+    hollow = {"ls": "none", "ms": 2.2, "mfc": "white", "mew": 0.45, "zorder": 1.5}
+    for method, part in data.groupby("method"):
+        color, x = kind["palette"][method], part["layer_index"]
+        ax.plot(x, part["published"], kind["markers"][method], color=color, **hollow)
+        if method in EXACT:
+            ax.fill_between(x, part["low"], part["high"], color=color, alpha=0.16, lw=0)
+    if data["published"].notna().any():
+        ax.plot([], [], "o", mfc="white", color=style.FAINT, label="published")
+    if not style.log_if_wide(ax.yaxis, pd.concat([data["mean"], data["published"]])):
+        ax.set_ylim(bottom=0)
+    margin = max(0.02 * count, 0.45)
+    ax.set_xlim(1 - margin, count + margin)
+    ax.set_xticks(range(1, count + 1) if count <= 12 else [1, *range(10, count + 1, 10)])
+    ax.grid(axis="x", visible=False)
+    groups = GROUPS.get(count, ())
+    small = {"fontsize": 5, "color": style.FAINT, "ha": "center", "va": "top"}
+    for (first, name), (after, _) in zip(groups, (*groups[1:], (count + 1, "")), strict=False):
+        ax.text((first + after - 1) / 2, 0.99, name, transform=ax.get_xaxis_transform(), **small)
+        if first > 1:
+            ax.axvline(first - 0.5, color="#cfcfcf", lw=0.5, zorder=0.5)
+
+
+def robustness_data(s: Study, forget: str | None = None, attack: str | None = None) -> pd.DataFrame:
+    """Return what Figure 2 draws: one row for each architecture, method, quantity, ε and class.
+
+    Columns: architecture, forget, method, attack, quantity (accuracy in %, drop and excess in
+    percentage points), epsilon (pixel units), class_index (−1 = all), mean, low, high (minimum
+    and maximum over seeds), std, n. White-box, test images.
+    """
+    of = {"forget": forget or s.first_forget, "attack": attack or s.attack, "images": "test"}
+    robust = s.rows("robust", access="white-box", scope="all", progress=1.0, **of)
+    keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
+    long = excess(robust).melt([*ID, *keys], quantities, "quantity")
+    return over_seeds(long, [*KEYS, "attack", "quantity", "epsilon", "class_index"], "value")
+
+
+@style.look()
+def robustness(
+    s: Study, forget: str | None = None, attack: str | None = None, epsilon: float | None = None
+) -> Figure:
+    """Draw Figure 2, one row an architecture: accuracy, excess over Retrain, drop per class.
+
+    `epsilon` (pixel units) says where the drop per class is shown; by default where Retrain's
+    accuracy is nearest to half of its clean accuracy, so that the drop can differ both ways.
+    """
+    data, title = robustness_data(s, forget, attack), s.title(attack or s.attack)
+    if data.empty:
+        measured = ", ".join(map(s.title, s.robust["attack"].unique())) or "none"
+        raise NothingToDraw(f"{title} not measured for this forget set; measured: {measured}")
+    grids = {name: _drops(part, epsilon) for name, part in data.groupby("architecture", sort=False)}
+    drawn = pd.concat([grid.stack() for _, grid in grids.values()])
+    fig = style.KitFigure(figsize=(style.WIDTH, 0.8 + 2.1 * len(grids)))
+    axes = fig.subplots(len(grids), 3, squeeze=False, width_ratios=(1, 1, 1.15))
+    for (left, middle, right), (name, (level, grid)) in zip(axes, grids.items(), strict=True):
+        part = data[(data["architecture"] == name) & (data["class_index"] == -1) & (data["n"] > 0)]
+        _against_epsilon(left, s, part[part["quantity"] == "accuracy"], 0.0)
+        left.set(title=f"{s.title(name)}: accuracy", ylabel="Accuracy (%)", ylim=(0, 102))
+        part = part[(part["quantity"] == "excess") & (part["epsilon"] > 0)]
+        _against_epsilon(middle, s, part[part["method"] != "retrain"], 0.06)
+        middle.set(title=f"{s.title(name)}: excess drop", ylabel="Drop minus Retrain's (points)")
+        _per_class(right, s, grid, vmin=drawn.min(), vmax=drawn.max())
+        right.set_title(f"{s.title(name)}: drop per class at ε = {255 * level:.3g}/255")
+    for ax in axes[-1, :2]:
+        ax.set_xlabel(f"{title}, ε (1/255)")
+    for ax in axes[:-1, 2]:
+        ax.set(xticklabels=[], xlabel="")
+    text = f"{title}, white-box, % of the attacked test images; "
+    text += style.about(data, "marker: mean, bar: minimum to maximum")
+    return style.finish(fig, s, text)
+
+
+def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> None:
+    """Draw means and ranges at evenly spaced ε, which double, the methods `apart` at each."""
+    if data.empty:
+        style.note(ax, "no retrained model to compare with")
+        return
+    levels = sorted(data["epsilon"].unique())
+    shift = {method: apart * (i - len(s.methods) / 2) for i, method in enumerate(s.methods)}
+    x = data["epsilon"].map(levels.index) + data["method"].map(shift)
+    sns.lineplot(data.assign(x=x), x="x", y="mean", ax=ax, **style.lines(s, data))
+    colors = style.palette(s)
+    ax.vlines(x, data["low"], data["high"], data["method"].map(colors), lw=0.7)
+    if apart:
+        ax.axhline(0, color=colors["retrain"], lw=0.9, zorder=1)
+    ax.set_xticks(range(len(levels)), [f"{255 * level:.3g}" for level in levels])
+    ax.set_xlabel("")
+    ax.grid(axis="x", visible=False)
+
+
+def _drops(data: pd.DataFrame, epsilon: float | None) -> tuple[float, pd.DataFrame]:
+    """Return the ε > 0 to show the classes at, and the mean drop there, method × class."""
+    whole = data[(data["class_index"] == -1) & (data["quantity"] == "accuracy")]
+    exact = whole[whole["method"] == "retrain"]
+    curve = (whole if exact.empty else exact).groupby("epsilon")["mean"].mean()
+    far = (curve - curve.iloc[0] / 2).abs()
+    if epsilon is not None:
+        far = pd.Series(abs(curve.index - epsilon), curve.index)
+    level = far[far.index > 0].idxmin()
+    part = data[(data["quantity"] == "drop") & (data["epsilon"] == level)]
+    part = part[part["class_index"] >= 0]
+    return level, part.pivot(index="method", columns="class_index", values="mean")
+
+
+def _per_class(ax: Axes, s: Study, grid: pd.DataFrame, **limits: float) -> None:
+    few = grid.shape[1] <= 12  # of more classes the cells are too small for numbers
+    grid = grid.reindex([method for method in s.methods if method in grid.index])
+    grid = grid.rename(index=s.title, columns=lambda index: s.classes[int(index)][:12])
+    numbers = {"annot": few, "fmt": ".0f", "annot_kws": {"size": 5.5}}
+    bar = {"label": "Drop (points)", "pad": 0.02, "fraction": 0.05}
+    sns.heatmap(grid, cmap="Blues", cbar_kws=bar, ax=ax, **numbers, **limits)
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="Class", ylabel="")
+
+
+def sweep_data(s: Study) -> pd.DataFrame:
+    """Return what `sweep` draws: the study's sweep without Retrain's rows."""
+    return s.sweep[s.sweep["method"] != "retrain"].reset_index(drop=True)
+
+
+@style.look()
+def sweep(s: Study) -> Figure:
+    """Draw the average gap of each method at each rate that was tried; a ring marks the choice.
+
+    A rate whose training diverged has no point.
+    """
+    data = sweep_data(s)
+    if data.empty:
+        raise NothingToDraw("this study has no sweep")
+    names = data["architecture"].unique()
+    fig = style.KitFigure(figsize=(style.WIDTH, 2.6))
+    for ax, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        part = data[data["architecture"] == name]
+        sns.lineplot(part, x="lr", y="average_gap", ax=ax, **style.lines(s, part))
+        best = part[part["chosen"]]
+        ring = {"s": 46, "fc": "none", "ec": best["method"].map(style.palette(s))}
+        ax.scatter(best["lr"], best["average_gap"], **ring)
+        style.log_if_wide(ax.xaxis, part["lr"], factor=0.0)
+        style.log_if_wide(ax.yaxis, part["average_gap"], factor=0.0)
+        ax.set(title=s.title(name), xlabel="Learning rate", ylabel="Average gap (points)")
+    text = "Average gap to Retrain on validation images and a validation forget set, one seed; "
+    return style.finish(fig, s, text + "ring: the smallest gap, the rate taken.")

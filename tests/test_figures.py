@@ -1,0 +1,244 @@
+"""What the figures show, by what is on their axes; their bytes; and studies that lack something."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers_report import EPSILONS, changed, few, invented, model, realistic
+from matplotlib import pyplot as plt
+from matplotlib.text import Text
+
+from unlearnkit.report import NothingToDraw, claims, figures
+from unlearnkit.report.figures import style
+
+METHODS = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
+TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
+SCOPES = ["all layers", "first layers", "intermediate layers", "last layers"]
+ALL = ("fairness_gap", "robustness", "conjectures", "layerwise")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return invented(realistic())
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
+    """Return the four figures of the whole study."""
+    return {name: getattr(figures, name)(study) for name in ALL}
+
+
+def texts(artists):
+    return [artist.get_text() for artist in artists]
+
+
+def legend(fig):
+    return texts(fig.legends[0].get_texts())
+
+
+def titles(fig):
+    return [text for ax in fig.axes if (text := ax.get_title("left"))]
+
+
+def curve(ax, color):
+    """Return the line of a colour that joins points, None if there is none."""
+    same = (line for line in ax.lines if matplotlib.colors.same_color(line.get_color(), color))
+    joined = (line for line in same if line.get_linestyle() != "None")
+    return next((line for line in joined if len(line.get_xdata()) > 2), None)
+
+
+def words(fig):
+    return " ".join(" ".join(texts(fig.findobj(Text))).split())
+
+
+def whole(fig):
+    """Say whether all that is drawn lies inside the figure."""
+    with style.look():
+        left, bottom, right, top = fig.get_tightbbox().extents
+    width, height = fig.get_size_inches()
+    return min(left, bottom) >= 0 and right <= width and top <= height
+
+
+def test_figure_1_has_the_published_panels_curves_and_legend(study, drawn):
+    fig, colors = drawn["fairness_gap"], style.palette(study)
+    panels = ["(a) ResNet50, all models", "(b) ResNet50 except SalUn, SCRUB", "(c) SmallViT"]
+    assert titles(fig) == panels and legend(fig) == [*TITLES, "published"]
+    for ax, lacking in zip(fig.axes, [(), ("scrub", "salun"), ()], strict=True):
+        assert [m for m in METHODS if not curve(ax, colors[m])] == list(lacking)
+        assert len(ax.collections) == 2, "a range each for Original and Retrain"
+    data = figures.fairness_gap_data(study).query("architecture == 'small_vit'")
+    mean = data.query("method == 'salun'")["mean"]
+    assert curve(fig.axes[2], colors["salun"]).get_ydata().tolist() == mean.tolist()
+    assert (fig.axes[0].get_ylabel(), fig.axes[2].get_xlabel()) == ("Fairness-gap", "Layer index")
+    assert texts(fig.axes[0].texts) == ["", *(f"stage {index}" for index in range(1, 5))]
+    assert "over 2 seeds. Profile quick, data set digits." in words(fig)
+
+
+def test_figure_1_data_are_means_ranges_and_published_values(study):
+    data = figures.fairness_gap_data(study)
+    row = data.query("architecture == 'resnet50' and method == 'scrub'").iloc[-1]
+    gaps = study.rows("gap", architecture="resnet50", method="scrub", scope="all", layer_index=57)
+    assert row[["mean", "low", "high"]].tolist() == gaps["gap"].agg(["mean", "min", "max"]).tolist()
+    last = data.query("architecture == 'small_vit' and layer_index == 9").set_index("method")
+    assert last["published"]["rl"] == 0.26 and np.isnan(last["published"]["ga"])
+    assert figures.fairness_gap_data(study, published=False)["published"].isna().all()
+    shorter = invented([model("cf", gap={"std": [0.1] * 8})])
+    assert figures.fairness_gap_data(shorter)["published"].isna().all(), "another network"
+    assert legend(figures.fairness_gap(shorter)) == ["CF"]
+
+
+def test_a_wide_range_has_a_log_axis_with_plain_ticks(drawn):
+    wide = drawn["fairness_gap"].axes[0]
+    narrow = figures.fairness_gap(invented(few(methods=("cf",))), published=False).axes[0]
+    assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
+    assert {"0.1", "1", "10"} <= set(texts(wide.get_yticklabels())) and narrow.get_ylim()[0] == 0
+
+
+def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
+    new = few(methods=("original", "retrain", "cf", "salun", "mine", "yours"))
+    colors = style.palette(invented(new))
+    assert colors["salun"] == "#CC79A7" and len(set(colors.values())) == 6
+    axes = [*figures.fairness_gap(invented(new)).axes, *figures.robustness(invented(new)).axes[:2]]
+    for method, marker in zip(("original", "cf", "salun", "mine", "yours"), "o^vDP", strict=True):
+        assert [curve(ax, colors[method]).get_marker() for ax in axes] == [marker] * 3
+
+
+def test_figure_2_has_curves_excess_and_classes():
+    s = invented(few(), classes=["cat", "dog", "hippopotamuses"])
+    fig, colors = figures.robustness(s, epsilon=1 / 255), style.palette(s)
+    accuracy, excess, classes = fig.axes[:3]
+    assert all(curve(accuracy, color) for color in colors.values())
+    assert [m for m in colors if not curve(excess, colors[m])] == ["retrain"]
+    assert texts(accuracy.get_xticklabels()) == [f"{epsilon:g}" for epsilon in EPSILONS]
+    data = figures.robustness_data(s)
+    mean = data.query("quantity == 'drop' and method == 'cf' and class_index == 2")["mean"].iloc[3]
+    assert classes.collections[0].get_array()[2, 2] == mean, "at the fourth ε"
+    ranges = data.query("quantity == 'excess' and class_index < 0 and epsilon > 0")
+    ranges = ranges.query("method != 'retrain'")[["low", "high"]].to_numpy().tolist()
+    assert [bar[:, 1].tolist() for bar in excess.collections[0].get_segments()] == ranges
+    assert texts(classes.get_xticklabels()) == ["cat", "dog", "hippopotamus"]
+    assert texts(classes.get_yticklabels()) == legend(fig) and len(classes.texts) == 12
+    assert titles(fig)[2] == "(c) SmallViT: drop per class at ε = 1/255"
+
+
+def test_figure_3_draws_every_model_once_and_says_what_table_5_says(study, drawn):
+    s = invented(few(forgets=("random:0.1", "random:0.5")))
+    data = figures.conjectures_data(s)
+    assert (data["method"] == "original").sum() == 4  # two seeds, one checkpoint and the end
+    points = [len(dots.get_offsets()) for dots in figures.conjectures(s).axes[2].collections]
+    assert points == [len(data) - 2, 2], "models and, hollow, checkpoints"
+    fig = drawn["conjectures"]
+    assert legend(fig) == ["ResNet50", "SmallViT", *TITLES, *SCOPES, "checkpoint"]
+    title, *said = titles(fig)[3].splitlines()
+    assert title == "(d) C2, SmallViT" and said[1].startswith("at fixed accuracy: ρ = ")
+    judged = claims.table5(study).query("Claim == 'C2' and Architecture == 'SmallViT'")
+    for line, row in zip(said, judged.itertuples(), strict=False):
+        assert f"ρ = {row.Value:+.2f} [{row.Low:+.2f}, {row.High:+.2f}]: undecided" in line
+    assert curve(fig.axes[0], "black").get_xdata().tolist() == [0.1, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_figure_4_has_a_dot_and_a_bar_for_each_scope(study, drawn):
+    fig = drawn["layerwise"]
+    assert len(fig.axes) == 10 and titles(fig) == ["(a) ResNet50", "(b) SmallViT"]
+    assert legend(fig) == [*SCOPES, "Original (all layers)", "Retrain (all layers)"]
+    whole_data = figures.layerwise_data(study)
+    data = whole_data.query("architecture == 'resnet50' and measure == 'average_gap'")
+    data = data[~data["method"].isin(claims.EXACT)]
+    assert len(data) == 5 * 4 + 1  # ga: all layers alone
+    bars, dots = fig.axes[0].collections
+    assert dots.get_offsets()[:, 0].tolist() == data["mean"].tolist()
+    ranges = data[["low", "high"]].to_numpy().tolist()
+    assert [bar[:, 0].tolist() for bar in bars.get_segments()] == ranges
+    assert texts(fig.axes[5].get_yticklabels()) == TITLES[2:]
+    memory = whole_data.query("measure == 'relative_memory' and scope == 'last'")["mean"]
+    assert memory.to_numpy() == pytest.approx(0.35)
+
+
+def test_the_sweep_rings_the_rate_that_was_taken(tmp_path):
+    with pytest.raises(NothingToDraw, match="no sweep"):
+        figures.sweep(invented([], profile="none"))
+    s = invented([model("cf")], folder=tmp_path / "results" / "quick")
+    (s.folder / "sweeps").mkdir()
+    rows = [("cf", rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
+    table = pd.DataFrame(rows, columns=["method", "lr", "average_gap", "chosen"])
+    table.assign(architecture="small_vit").to_csv(s.folder / "sweeps" / "0.csv")
+    ax = figures.sweep(s).axes[0]
+    assert curve(ax, "#56B4E9").get_ydata().tolist() == [9, 2, 40]
+    assert ax.collections[0].get_offsets().tolist() == [[0.01, 2]]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_samples_are_eight_images_of_each_class_arrays_or_tensors():
+    images = np.arange(43 * 4 * 4 * 3, dtype=np.uint8).reshape(43, 4, 4, 3)
+    labels, names = np.repeat([0, 1, 2], 20)[:43], ("a", r"$\frac$", "c")  # three of the last class
+    fig = figures.samples(images, labels, names)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    same = figures.samples(*tensors, names)
+    assert style.picture(same, "png") == style.picture(fig, "png")
+    assert [ax.get_ylabel() for ax in fig.axes] == [*names, ""]
+    strip = fig.axes[2].images[0].get_array()
+    assert strip.shape == (6, 8 * 6, 3) and (strip[:, 18:] == 255).all()
+    assert (strip[1:5, 1:5] == images[40]).all()
+
+
+MISSING = {
+    "one seed, no range": few(seeds=(0,), methods=("original", "retrain", "cf")),
+    "No run restricted to a group of layers": few(scopes=("all",)),
+    "no checkpoint along the original's training stored": few(checkpoints=()),
+    "no retrained model to compare with": few(methods=("original", "cf")),
+    "no model with both a fairness-gap and a robustness drop": few(attacks=()),
+    "(a) new": [changed(one, architecture="new") for one in few()],
+    "modules:head": [*few(), changed(few()[-1], scope="modules:head")],
+    "F": few(classes=40, methods=(*METHODS, *"abcdef")),
+    "PGD not measured for this forget set; measured: FGSM": few(attacks=("fgsm",)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("said", MISSING)
+def test_what_is_missing_is_said_and_nothing_is_cut(said):
+    s, found = invented(MISSING[said], classes=[f"class {index}" for index in range(40)]), ""
+    for name in ALL:
+        try:
+            fig = getattr(figures, name)(s)
+        except NothingToDraw as reason:
+            found += str(reason)
+            continue
+        assert whole(fig)
+        found += words(fig)
+        # The methods are named although the first panel may be empty.
+        assert name != "layerwise" or any("CF" in texts(ax.get_yticklabels()) for ax in fig.axes)
+    assert said in found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_are_no_formulas_and_a_study_without_numbers_says_so(name):
+    with pytest.raises(NothingToDraw, match="measured"):
+        getattr(figures, name)(invented([]))
+    odd = {"classes": [r"$\frac$", "$x$ y_^{", "a\\"], "dataset": r"$\frac$ & $\alpha"}
+    fig = getattr(figures, name)(invented(few(), **odd))
+    assert r"data set $\frac$ & $\alpha." in words(fig) and whole(fig)
+    assert style.picture(fig, "pdf").startswith(b"%PDF")
+
+
+def test_a_figure_is_the_same_bytes_whatever_the_callers_settings(drawn):
+    s, before = invented(few()), dict(matplotlib.rcParams)
+    first = [style.picture(figures.fairness_gap(s), kind) for kind in ("png", "pdf")]
+    with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 30, "savefig.bbox": "tight"}):
+        fig = figures.fairness_gap(s)
+        again = [style.picture(fig, kind) for kind in ("png", "pdf")]
+    assert first == again == [style.picture(fig, kind) for kind in ("png", "pdf")]
+    assert dict(matplotlib.rcParams) == before
+    png, pdf = first
+    assert int.from_bytes(png[16:20]) == 1400, "7 inches at 200 dpi"
+    assert b"Software" not in png and b"CreationDate" not in pdf and b"Matplotlib" not in pdf
+    assert b"/Type3" not in pdf.replace(b" ", b"")
+    assert all(whole(fig) for fig in drawn.values())
+
+
+def test_a_notebook_shows_a_figure_once_as_it_is_in_the_file():
+    fig = figures.fairness_gap(invented(few()))
+    height = round(110 * fig.get_figheight())
+    assert fig._repr_png_() == (style.picture(fig, "png"), {"width": 770, "height": height})
+    assert plt.get_fignums() == []

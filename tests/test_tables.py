@@ -1,0 +1,322 @@
+"""A study's frames, tables and files: numbers by hand, names that would break a page, no data."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers_report import EPSILONS, few, invented, model, realistic
+
+from unlearnkit.errors import UserError
+from unlearnkit.names import ID, READINGS
+from unlearnkit.report import NothingToDraw, publish, publish_all, tables
+from unlearnkit.report import study as studies
+from unlearnkit.report.frames import arranged, excess, forget_title, over_seeds, summaries
+from unlearnkit.report.publish import FIGURES, TABLES
+from unlearnkit.report.stats import Spread
+from unlearnkit.report.tidy import COLUMNS
+
+NAMES = ["UA", "RA", "TA", "MIA"]
+
+
+@pytest.fixture(scope="module")
+def study():
+    return invented(realistic())
+
+
+def rows(table, **equal):
+    """Return a table's rows by their titles, e.g. Method="CF"."""
+    for name, value in equal.items():
+        table = table[table[name] == value]
+    return table
+
+
+# --- the study -------------------------------------------------------------------------------
+
+
+def test_titles_colours_and_order_come_from_the_results_alone():
+    titled = [{"name": name, "title": name.title(), "color": "#123456"} for name in ("b", "a")]
+    models = [model(name, forget=sets) for name in ("a", "mine", "b") for sets in ("z", "y")]
+    s = invented(models, methods=[*titled, {"name": "gone", "title": "Gone", "color": ""}])
+    assert (s.methods, s.title("b"), s.title("mine")) == (["b", "a", "mine"], "B", "mine")
+    assert s.colors == {"b": "#123456", "a": "#123456", "gone": ""}
+    assert (s.first_forget, s.order["forget"], s.architectures) == ("z", ["z", "y"], ["small_vit"])
+    assert invented([]).first_forget == "" and s.measures == [], "older results have none"
+    assert arranged(["b", "b", "a"], ["z", "a", "b", "z"]) == ["b", "a", "z"]
+
+
+def test_a_study_is_the_same_in_memory_and_read_from_its_folder(tmp_path):
+    moved = model("cf", 5, log={"hits": 0.5}, robust={"transfer/pgd": {0: 1}})
+    models = [*few(checkpoints=()), moved]
+    memory, read = invented(models), invented(models, folder=tmp_path / "results" / "quick")
+    for name, columns in COLUMNS.items():
+        mine, theirs = (getattr(s, name).sort_values(columns[:-1]) for s in (memory, read))
+        pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
+        assert list(mine) == columns == list(getattr(invented([]), name))
+        assert len(mine)
+    assert memory.provenance == read.provenance
+    assert read.output == tmp_path / "figures" / "quick", "beside its results"
+    assert "2025" not in json.dumps(read.provenance) and read.stamp.endswith("abc")
+
+
+def test_rows_of_an_unknown_reading_are_refused(study):
+    assert len(study.rows("gap", reading="std", method=["cf", "bs"])) == 2 * 2 * 4 * (57 + 9)
+    assert study.rows("gap", reading="variance").empty
+    for ask in (study.rows, lambda _, reading: summaries(study, reading=reading)):
+        with pytest.raises(UserError, match=f"reading of σ 'st'; known: {', '.join(READINGS)}"):
+            ask("gap", reading="st")
+
+
+def test_load_study_computes_only_where_asked(tmp_path, monkeypatch):
+    folder = tmp_path / "results" / "quick"
+    invented([model("cf")], folder=folder)
+    monkeypatch.setattr(studies.files, "committed_folder", lambda name: folder.with_name(name))
+    assert len(studies.load_study("quick").results.records) == 1
+    with pytest.raises(UserError, match="compute --profile no --dataset x` or set recompute"):
+        studies.load_study("no", "x")
+    asked = []
+    monkeypatch.setattr("unlearnkit.study.load_profile", str.upper, raising=False)
+    compute = lambda *which: asked.append(which) or folder  # noqa: E731
+    monkeypatch.setattr("unlearnkit.study.run_study", compute, raising=False)
+    assert studies.load_study("quick", "", recompute=True).folder == folder
+    assert asked == [("QUICK", None)]
+
+
+def test_drawing_loads_nothing_that_computes():
+    parts = ["", ".study", ".frames", ".tables", ".claims", ".published", ".publish", ".readme"]
+    code = "".join(f"import unlearnkit.report{part}\n" for part in parts)
+    code += "import sys; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "timm", "torchvision", "sklearn", "matplotlib", "seaborn", "scipy.stats"}
+    assert heavy.isdisjoint(out.stdout.split())
+
+
+# --- the four tables -------------------------------------------------------------------------
+
+
+def test_table2_numbers_by_hand(study):
+    where = {"architecture": "resnet50", "scope": "all", "progress": 1.0}
+    mine, theirs = (
+        study.rows("quality", method=name, **where).pivot(
+            index="seed", columns="metric", values="value"
+        )[NAMES]
+        for name in ("salun", "retrain")
+    )
+    table = tables.table2(study)
+    assert " ".join(table["Method"].unique()) == "Original Retrain CF BS RL SCRUB SalUn GA"
+    row = rows(table, Architecture="ResNet50", Method="SalUn").iloc[0]
+    spread = abs(mine.loc[0, "UA"] - mine.loc[1, "UA"]) / np.sqrt(2)
+    assert row["UA (→ Retrain)"].mean == pytest.approx(mine["UA"].mean())
+    assert row["UA (→ Retrain)"].std == pytest.approx(spread)
+    assert float(row["Avg. gap ↓"]) == pytest.approx((mine - theirs).abs().mean(axis=1).mean())
+    seconds = study.rows("cost", method="salun", **where)["seconds"]
+    assert str(row["RTE (s) ↓"]) == f"{seconds.mean():.1f} ± {seconds.std():.1f}"
+    assert float(row["Memory (MiB) ↓"]) == pytest.approx(3e8 / 2**20)
+    assert row["Seeds"] == 2
+    assert rows(table, Method="Retrain")["Avg. gap ↓"].map(float).eq(0).all()
+    assert list(tables.table1(study)["Method"]) == ["Original", "Retrain"] * 2
+
+
+def test_a_measure_of_ones_own_is_a_column_of_table_2():
+    about = {"name": "confidence", "title": "Mean confidence (%)", "digits": 1}
+    models = [model("cf", seed, measures={"confidence": 70.0 + seed}) for seed in (0, 1)]
+    s = invented([*models, model("bs", quality={"UA": 1.0})], measures=[about])
+    assert list(s.rows("quality", metric="confidence")["value"]) == [70.0, 71.0]
+    shown = dict(tables.table2(s)[["Method", "Mean confidence (%)"]].astype(str).values)
+    assert shown == {"CF": "70.5 ± 0.7", "BS": "–"}
+
+
+def test_table3_drop_and_excess_by_hand(study):
+    table = rows(tables.table3(study, ["pgd"]), Architecture="SmallViT")
+    assert set(table["Attack"]) == {"PGD"}
+
+    def cell(method, quantity):
+        return float(rows(table, Method=method, Quantity=quantity)["ε = 2/255"].iloc[0])
+
+    where = {"attack": "pgd", "class_index": -1, "architecture": "small_vit", "scope": "all"}
+    robust = study.rows("robust", progress=1.0, **where)
+    means = robust.groupby(["method", "epsilon"])["accuracy"].mean().unstack("method")
+    drop = means.loc[0] - means.loc[2 / 255]
+    assert cell("SCRUB", "Robust accuracy ↑") == pytest.approx(means.loc[2 / 255, "scrub"])
+    assert cell("SCRUB", "Drop ↓") == pytest.approx(drop["scrub"])
+    wanted = drop["scrub"] - drop["retrain"]
+    assert cell("SCRUB", "Excess over Retrain (→ 0)") == pytest.approx(wanted)
+    assert cell("Retrain", "Excess over Retrain (→ 0)") == 0
+    with pytest.raises(UserError, match="unknown measured attack 'square'; known: noise, f"):
+        tables.table3(study, ["square"])
+    with pytest.raises(UserError, match="unknown quantity"):
+        tables.table3(study, quantities=["speed"])
+    moved = model("cf", robust={"transfer/pgd": {0: 90, 4: 60}})
+    moved = tables.table3(invented([moved]), access="transfer", quantities=["drop"])
+    assert float(moved["ε = 4/255"].iloc[0]) == 30
+    assert "transfer from the original model" in moved.attrs["caption"]
+
+
+def test_table4_ratios_and_layers_by_hand(study):
+    table = rows(tables.table4(study), Architecture="ResNet50", Method="CF").set_index("Scope")
+    assert list(table.index) == ["all", "first", "intermediate", "last"]
+    assert table.loc["all", "RTE / all ↓"].mean == 1
+    assert table.loc["last", "Memory / all ↓"].mean == pytest.approx(0.35)
+    cost = study.rows("cost", architecture="resnet50", method="cf")
+    seconds = cost.pivot(index="seed", columns="scope", values="seconds")
+    ratio = (seconds["last"] / seconds["all"]).mean()
+    assert table.loc["last", "RTE / all ↓"].mean == pytest.approx(ratio)
+    gap = study.rows("gap", architecture="resnet50", method="cf", scope="first")
+    for name in ("max", "last", "mean"):
+        wanted = gap.groupby("seed")["gap"].agg(name).mean()
+        assert float(table.loc["first", f"Fairness-gap {name}"]) == pytest.approx(wanted)
+    one = tables.table4(study, attack="fgsm", epsilon=1 / 255)
+    assert "drop under FGSM (at ε = 1/255)" in one.attrs["caption"]
+
+
+def test_the_drop_is_a_mean_over_the_epsilons_all_models_share():
+    curve = {epsilon: 90.0 - 5 * epsilon for epsilon in EPSILONS}
+    early = {epsilon: curve[epsilon] for epsilon in EPSILONS if epsilon <= 4}
+    models = [model("cf", seed, quality={"TA": 1.0}, robust={"pgd": curve}) for seed in (0, 1)]
+    models.append(model("original", robust={"pgd": early}, progress=0.5))
+    table = summaries(invented(models))
+    assert table.duplicated(ID).sum() == 0
+    assert table["drop"].to_numpy() == pytest.approx(5 * np.mean([0.25, 0.5, 1, 2, 4]))
+    at = summaries(invented(models), epsilon=1 / 255, attack="pgd")
+    assert at["drop"].to_numpy() == pytest.approx(5)
+    assert summaries(invented(models), attack="fgsm")["drop"].isna().all()
+
+
+def test_excess_and_over_seeds_by_hand():
+    models = [model("retrain", robust={"pgd": {0: 95, 8: 60}})]
+    models += [model("cf", seed, robust={"pgd": {0: 90, 8: 50}}) for seed in (0, 1)]
+    found = excess(invented(models).rows("robust", class_index=-1, epsilon=8 / 255))
+    assert found["drop"].isna().all(), "clean accuracy is a row, too"
+    found = excess(invented(models).rows("robust", class_index=-1))
+    assert found.loc[found["epsilon"] > 0, "excess"].fillna(-1).tolist() == [0, 5, -1]
+    table = over_seeds(pd.DataFrame({"m": list("aab"), "v": [1.0, 3.0, 5.0]}), ["m"], "v")
+    assert table.iloc[0].tolist() == ["a", 2.0, 1.0, 3.0, pytest.approx(np.sqrt(2)), 2]
+    assert table.loc[1, "n"] == 1 and np.isnan(table.loc[1, "std"])
+
+
+@pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
+def test_forget_sets_keep_the_order_of_the_study(forgets):
+    s = invented(few(forgets=forgets, seeds=(0,)))
+    for table in (tables.table2(s), tables.table3(s), tables.table4(s)):
+        assert list(table["Forget set"].unique()) == [forget_title(name) for name in forgets]
+    assert [forget_title(name) for name in ("random:0.1", "odd")] == ["10 % random", "odd"]
+    assert "TA forgotten class (→ Retrain)" not in tables.table2(s)
+    lost = invented([model("retrain", quality={"TA": 5.0, "TA_forgotten": 1.0})])
+    assert float(tables.table2(lost)["TA forgotten class (→ Retrain)"].item()) == 1
+    assert float(tables.table1(lost)["TA forgotten class"].item()) == 1
+
+
+# --- CSV, Markdown, LaTeX --------------------------------------------------------------------
+
+
+def test_contents_are_numbers_and_two_displays():
+    spreads = [Spread(5.0, 0.5, 2), Spread(4.0, float("nan"), 1)]
+    table = pd.DataFrame({"Method": ["CF_1", "RL"], "UA (→ Retrain)": spreads})
+    table.attrs["caption"] = "50 % & more"
+    files = tables.contents(table, "table_x")
+    assert files["csv"] == "Method,UA mean,UA std,UA n\nCF_1,5.0,0.5,2\nRL,4.0,,1\n"
+    head = "| Method | UA (→ Retrain) |\n| :--- | ---: |\n"
+    assert files["md"] == head + "| CF_1 | 5.00 ± 0.50 |\n| RL | 4.00 |\n\n50 % & more\n"
+    assert r"CF\_1 & 5.00 $\pm$ 0.50 \\" in files["tex"]
+    assert r"UA ($\rightarrow$ Retrain)" in files["tex"]
+    assert r"\caption{50 \% \& more}\label{tab:table_x}" in files["tex"]
+    nothing = pd.DataFrame(
+        {"a|b": ["x"], "n": [Spread(float("nan"), float("nan"), 0)], "m": [np.nan]}
+    )
+    assert tables.markdown(nothing).splitlines()[2] == "| x | – | – |"
+
+
+def test_latex_is_safe_for_every_table(study):
+    assert tables.latex_text("a_b 5% ± ε ≤ {x} \\ ^ ~ # $") == (
+        r"a\_b 5\% $\pm$ $\varepsilon$ $\leq$ \{x\} \textbackslash{} "
+        r"\textasciicircum{} \textasciitilde{} \# \$"
+    )
+    for table in (tables.table1(study), tables.table2(study), tables.table4(study)):
+        text = tables.latex(table, "t")
+        text.encode("ascii")
+        body = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
+        assert all(line.replace(r"\&", "").count("&") == table.shape[1] - 1 for line in body)
+    long = tables.latex(tables.table3(study), "t")
+    assert long.count(r"\begin{longtable}") == long.count(r"\end{longtable}") == 1
+    assert r"\begin{tabular}" in tables.latex(tables.table1(study), "t")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>alert()</script>", r"\<script>alert()\</script>"),
+        ("[x](javascript:1)", r"[x\](javascript:1)"),
+        ("a|b\\|c", r"a\|b\\\|c"),
+        ("`x`\r\n# y\u2028z", r"\`x\` # y z"),
+        ("2 < 3 [1, 2]", "2 < 3 [1, 2]"),
+    ],
+)
+def test_names_cannot_break_out_of_a_table(name, shown):
+    s = invented([model("retrain", forget=f"class:{name}", quality={"TA": 1.0})], dataset=name)
+    files = tables.contents(tables.table1(s), "t")
+    assert f"| class {shown} |" in files["md"] and files["md"].endswith(f"data set {shown}.\n")
+    assert len(files["md"].splitlines()) == 5
+    assert len(files["tex"].splitlines()) == 12 and "\u2028" not in files["tex"]
+    assert f"class {name}" in files["csv"].replace('""', '"'), "a program reads the name itself"
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def test_published_files_stay_untouched_while_nothing_changes(tmp_path):
+    s = invented(few(), folder=tmp_path / "results" / "quick")
+    table = publish(s, "table1_models")
+    names = ["table1_models.csv", "table1_models.md", "table1_models.tex"]
+    files = [s.output / name for name in (*names, "provenance.json")]
+    assert sorted(s.output.iterdir()) == sorted(files)
+    assert json.loads(files[-1].read_text()) == s.provenance
+    before = [file.stat() for file in files]
+    files[1].write_text("old")
+    pd.testing.assert_frame_equal(publish(s, "table1_models").astype(str), table.astype(str))
+    after = [file.stat() for file in files]
+    assert [a.st_ino == b.st_ino for a, b in zip(after, before, strict=True)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(UserError, match="unknown table or figure 'table9'; known: table1_models, "):
+        publish(s, "table9")
+    s.output.rename(tmp_path / "away")
+    s.output.write_text("")
+    with pytest.raises(UserError, match="cannot write "):
+        publish(s, "table1_models")
+
+
+def test_what_a_study_lacks_is_skipped_and_said(tmp_path, monkeypatch):
+    def lacking(study):
+        raise NothingToDraw("no image was attacked")
+
+    for name in FIGURES:
+        monkeypatch.setitem(FIGURES, name, lacking)
+    s = invented([model("retrain", quality={"TA": 1.0})], folder=tmp_path / "results" / "quick")
+    s.output.mkdir(parents=True)
+    (s.output / "fig2_robustness.png").write_text("of an earlier study")
+    lines = []
+    assert publish_all(s, report=lines.append) == [line for line in lines if " " not in line]
+    assert "table1_models" in lines
+    assert "table_outliers is not drawn: the study has no numbers for it" in lines
+    assert lines[-1] == "fig4_layerwise is not drawn: no image was attacked"
+    kept = {path.stem for path in s.output.iterdir()}
+    assert kept == {"provenance", *(line for line in lines if " " not in line)}
+    with pytest.warns(UserWarning, match="table3_robustness is not drawn"):
+        assert publish(s, "table3_robustness").empty
+    with pytest.warns(UserWarning, match="no image was attacked"):
+        assert publish(s, "fig2_robustness") is None
+    assert issubclass(NothingToDraw, UserError)
+
+
+@pytest.mark.parametrize("models", [[], [model("retrain")], [model("cf", quality={"TA": 1.0})]])
+def test_a_study_with_next_to_nothing_has_tables_all_the_same(models):
+    s = invented(models)
+    for draw in TABLES.values():
+        table = draw(s)
+        assert len(table.columns) and tables.contents(table, "t")
+    assert set(FIGURES).isdisjoint(TABLES)
