@@ -7,10 +7,13 @@ from pathlib import Path
 
 from unlearnkit.methods import method
 
+CALLS = []
+
 
 @method("raises", title="Raises")
 def raises(run):
     """Fail as a bug does."""
+    CALLS.append(run.name)
     raise ZeroDivisionError("of my own making")
 
 

@@ -435,6 +435,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods):
     assert "\n" not in lines[0] and "FAILED: ga: the loss" in lines[0]
     told = "\n".join(lines)
     assert told.count("Traceback") == 1 and "ZeroDivisionError: of my own making" in told
+    assert sys.modules["helpers_method"].CALLS == ["raises"], "once, as another try is of no use"
     assert lacking(lab) == {f"{name} all {stage}" for name in failed for stage in EVERY}
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -20,6 +21,12 @@ from unlearnkit.study.sweep import held_out, run_sweep, sweep_labs
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}
 VIT = {"architectures": ["small_vit"], "methods": ["retrain", "cf", "ga"]}
 VIT |= {"checkpoints": [], "forget": ONE_SET, "sweep": SWEEP}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    with mock.patch("unlearnkit.study.compute.cpu_count", return_value=1):
+        yield
 
 
 @pytest.fixture(scope="module")

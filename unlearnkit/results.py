@@ -79,14 +79,9 @@ class Samples:
 class Results:
     """All results of a study, as `write` lays them down and `read` finds them.
 
-    Attributes
-    ----------
-    study : dict
-        Profile, data set, split hashes, number of cells asked for: the same on every machine.
-    machine : dict
-        Date, commit, versions, hardware, and each cell's seconds and peak memory.
-    samples : Samples or None
-        A few training images of each class, so that they can be shown without the data set.
+    `study` is the same on every machine: profile, data set, split hashes, number of cells asked
+    for. `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
+    `samples` show the data set without it.
     """
 
     study: dict[str, Any]
@@ -121,41 +116,34 @@ def committed_folder(name: str) -> Path:
 def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[str] = ()) -> None:
     """Write those files of a folder that are new, remove the `stale` ones, and list checksums.
 
-    Raises
-    ------
-    UserError
-        If one of them cannot be written; it names the file.
+    A `UserError` names the file that cannot be written.
     """
     try:
         sums = _sums(folder)
     except UserError:
         sums = {}  # what is written now is listed; `verified` names the rest
+
+    def write_if_new(name: str, content: str | bytes) -> str:
+        data = content.encode() if isinstance(content, str) else content
+        if not (folder / name).is_file() or (folder / name).read_bytes() != data:
+            files.write_atomic(folder / name, data)
+        return hashlib.sha256(data).hexdigest()
+
     try:
         for name, content in contents.items():
-            sums[name] = hashlib.sha256(_write_if_new(folder / name, content)).hexdigest()
+            sums[name] = write_if_new(name, content)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
-            sums.pop(name, None)
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-        _write_if_new(folder / SUMS, "".join(lines))
+        there = sorted(name for name in sums if (folder / name).is_file())
+        write_if_new(SUMS, "".join(f"{sums[name]}  {name}\n" for name in there))
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
-
-
-def _write_if_new(path: Path, content: str | bytes) -> bytes:
-    data = content.encode() if isinstance(content, str) else content
-    if not path.is_file() or path.read_bytes() != data:
-        files.write_atomic(path, data)
-    return data
 
 
 def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
     """Return name -> content of the files of results that fit a pattern, each as it was written.
 
-    Raises
-    ------
-    UserError
-        If one is missing, is not what was written, or is none that was; it names the file.
+    A `UserError` names the file that is missing, was changed, or never was written.
     """
     sums, found = _sums(folder), {}
     there = {path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)}
@@ -206,13 +194,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def read(folder: Path) -> Results:
-    """Read what `write` wrote.
-
-    Raises
-    ------
-    UserError
-        If there is nothing, or a file is not what was written; it names the file.
-    """
+    """Read what `write` wrote; a `UserError` names what is missing or was changed."""
     if not (folder / "study.json").exists():
         raise UserError(f"no results in {folder}")
     found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
@@ -277,18 +259,13 @@ def write_sweep(table: pd.DataFrame, folder: Path) -> None:
 
 
 def read_sweep(folder: Path) -> pd.DataFrame:
-    """Return what `write_sweep` wrote to `folder`, with no rows if there is nothing.
-
-    Raises
-    ------
-    UserError
-        If a file is not what was written.
-    """
+    """Return what `write_sweep` wrote to `folder`, with no rows if there is nothing."""
     parts = [pd.DataFrame(columns=SWEEP_COLUMNS)]
     for name, content in verified(folder, "sweeps/*.csv").items():
-        parts.append(pd.read_csv(io.BytesIO(content)))
-        if list(parts[-1].columns) != SWEEP_COLUMNS:
-            raise _damaged(folder / name, f"its columns are not {', '.join(SWEEP_COLUMNS)}")
+        try:
+            parts.append(pd.read_csv(io.BytesIO(content))[SWEEP_COLUMNS])
+        except (ValueError, KeyError) as error:
+            raise _damaged(folder / name, one_line(error)) from None
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 

@@ -131,9 +131,9 @@ def _ended(
     No more than `limit` are handed over: what is handed over early would go before the jobs of an
     earlier seed that still wait for their original.
     """
-    own, waiting, running, awaited = isinstance(executor, Processes), list(jobs), {}, set(jobs)
+    own = isinstance(executor, (Here, Processes))
+    waiting, running, awaited, again = list(jobs), {}, set(jobs), set()
     broken: dict[Cell, Exception] = {}
-    again: set[Cell] = set()
     try:
         while waiting or running:
             # Jobs at which a worker died are tried alone: it is known then which is to blame.

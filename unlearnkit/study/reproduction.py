@@ -9,6 +9,7 @@ from typing import Any
 from unlearnkit.results import Results
 
 COMPARED = ("std", "channel_std", "trimmed_std")  # variance is the square of std
+Stages = list[dict[str, Any]]
 VERDICTS = ("identical", "within tolerance", "different", "not committed", "not computed")
 
 
@@ -34,34 +35,29 @@ def compare(ours: Results, committed: Results, *, points: float, ratio: float) -
         results repeat to the last digit only on the machine that made them.
     """
     mine, theirs = ({r.cell.name: r.stages for r in some.records} for some in (ours, committed))
-    compared = []
-    for name in sorted(mine.keys() | theirs.keys()):
-        if name not in theirs:
-            compared.append(Comparison(name, "not committed"))
-        elif name not in mine:
-            compared.append(Comparison(name, "not computed"))
-        else:
-            found = _compare_stages(mine[name], theirs[name], points, ratio)
-            compared.append(Comparison(name, *found))
-    return compared
+    names = sorted(mine.keys() | theirs.keys())
+    return [_compared(name, mine.get(name), theirs.get(name), points, ratio) for name in names]
 
 
-def _compare_stages(
-    mine: list[dict[str, Any]], theirs: list[dict[str, Any]], points: float, ratio: float
-) -> tuple[str, str]:
+def _compared(
+    cell: str, mine: Stages | None, theirs: Stages | None, points: float, ratio: float
+) -> Comparison:
+    if mine is None or theirs is None:
+        return Comparison(cell, "not computed" if mine is None else "not committed")
     if {s["stage"]: s["key"] for s in mine} != {s["stage"]: s["key"] for s in theirs}:
-        return "different", "other settings"
-    reference = {stage["stage"]: stage["value"] for stage in theirs}
-    if all(stage["value"] == reference[stage["stage"]] for stage in mine):
-        return "identical", ""
-    if any(_shape(stage["value"]) != _shape(reference[stage["stage"]]) for stage in mine):
-        return "different", "other numbers are given"
-    worst, label = 0.0, ""
-    for stage in mine:
-        for what, distance in _distances(stage, reference[stage["stage"]], points, ratio):
-            if distance > worst:
-                worst, label = distance, f"{stage['stage']} {what}: {distance:.1f} x the tolerance"
-    return ("different", label) if worst > 1 else ("within tolerance", "")
+        return Comparison(cell, "different", "other settings")
+    pairs = [(s, there["value"]) for s in mine for there in theirs if s["stage"] == there["stage"]]
+    if all(stage["value"] == reference for stage, reference in pairs):
+        return Comparison(cell, "identical")
+    if any(_shape(stage["value"]) != _shape(reference) for stage, reference in pairs):
+        return Comparison(cell, "different", "other numbers are given")
+    distances = [
+        (distance, f"{stage['stage']} {what}: {distance:.1f} x the tolerance")
+        for stage, reference in pairs
+        for what, distance in _distances(stage, reference, points, ratio)
+    ]
+    worst, label = max(distances, default=(0.0, ""))
+    return Comparison(cell, *(("different", label) if worst > 1 else ("within tolerance",)))
 
 
 def _distances(

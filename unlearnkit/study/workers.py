@@ -46,9 +46,9 @@ class Processes(Executor):
                 self._start()
                 return self._pool.submit(function, *of)
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        """Wait for what was handed over; end it at once if there was an error, or Ctrl-C."""
-        self._pool.shutdown(kill_workers=kind is not None)
+    def __exit__(self, *_: Any) -> None:
+        """End the workers at once: what they did is stored."""
+        self._pool.shutdown(kill_workers=True)
 
 
 @contextmanager
