@@ -1,6 +1,9 @@
 """A study small enough for a test: digits, two tiny networks, one epoch."""
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
@@ -79,11 +82,25 @@ def tiny_lab(profile: Profile, store: Path, data: ImageData | None = None) -> La
 
 
 def run_all(lab: Lab, **options: Any) -> tuple[Outcome, list[str]]:
-    """Compute all the lab's cells in one thread; return the outcome and the lines reported."""
+    """Compute all the lab's cells, a thread each; return the outcome and the lines reported."""
     lines: list[str] = []
     plan = make_plan(lab, cells_of(lab.profile))
-    with mock.patch("os.cpu_count", return_value=1):  # workers share out the cores: one thread each
+    with mock.patch("unlearnkit.study.compute.cpu_count", return_value=1):
         return compute(lab, plan, report=lines.append, **{"workers": 1, **options}), lines
+
+
+def start(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
+    """Start a Python process of its own group that runs `code`, with these helpers to import."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 _WHOLE: list[Lab] = []

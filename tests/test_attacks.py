@@ -7,12 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearnkit import attacks
+from unlearnkit import attacks, measures
 from unlearnkit.attacks import (
-    attack_names,
-    attack_params,
+    ATTACKS,
+    attack_options,
     perturb,
-    registry,
     robust_curve,
     score_images,
     transfer_images,
@@ -27,7 +26,7 @@ EPSILON = 0.05
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_ATTACKS", dict(registry._ATTACKS))
+    monkeypatch.setattr(attacks, "ATTACKS", dict(ATTACKS))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +94,7 @@ def curve(model, images, labels, name, epsilons, *, classes=5, seed=0, batch_siz
         labels,
         name,
         epsilons,
-        params=QUICK.get(name),
+        options=QUICK.get(name),
         num_classes=classes,
         seed=seed,
         batch_size=batch_size,
@@ -106,16 +105,16 @@ def curve(model, images, labels, name, epsilons, *, classes=5, seed=0, batch_siz
 
 
 def test_registry_holds_the_built_in_attacks():
-    assert set(BUILT_IN) <= set(attack_names())
+    assert set(BUILT_IN) <= set(ATTACKS)
     assert attacks.get_attack("autoattack").title == "AutoAttack (torchattacks)"
-    assert attack_params("pgd", {"steps": 3}) == {"steps": 3, "step_ratio": 0.25}
+    assert attack_options("pgd", {"steps": 3}) == {"steps": 3, "step_ratio": 0.25}
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_box_ball_reproducible_and_epsilon_zero(name):
     model, images, labels = toy()
     clean = images / 255
-    options = {"params": QUICK.get(name), "num_classes": 5}
+    options = {"options": QUICK.get(name), "num_classes": 5}
     found = perturb(model, clean, labels, name, EPSILON, seed=1, **options)
     again = perturb(model, clean, labels, name, EPSILON, seed=1, **options)
     assert found.shape == clean.shape and found.dtype == torch.float32
@@ -128,7 +127,7 @@ def test_box_ball_reproducible_and_epsilon_zero(name):
     assert torch.equal(clean, images / 255)
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_everything_is_restored(name):
     model, images, labels = toy()
     model.train()
@@ -149,7 +148,7 @@ def test_everything_is_restored(name):
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_classes_and_small_batches(name, classes, count):
@@ -162,10 +161,10 @@ def test_few_classes_and_small_batches(name, classes, count):
     assert empty.shape == (1, 0)
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_all_wrong_batch_and_callers_without_gradients(name):
     model, images, labels = toy()
-    options = {"params": QUICK.get(name), "num_classes": 5, "seed": 0}
+    options = {"options": QUICK.get(name), "num_classes": 5, "seed": 0}
     found = perturb(model, images / 255, (labels + 1) % 5, name, EPSILON, **options)
     assert found.isfinite().all()
     expected = perturb(model, images / 255, labels, name, EPSILON, **options)
@@ -176,7 +175,7 @@ def test_all_wrong_batch_and_callers_without_gradients(name):
             )
 
 
-@pytest.mark.parametrize("name", attack_names())
+@pytest.mark.parametrize("name", ATTACKS)
 def test_a_failing_model_leaves_no_trace(name):
     model, images, labels = toy()
     model.train()
@@ -267,6 +266,27 @@ def test_different_seeds_differ_and_batches_are_not_alike():
     assert not torch.equal(first[:10], first[10:])
 
 
+def test_what_has_no_ball_meets_every_image():
+    """Random noise may put a wrong image right: that counts as well."""
+
+    @attacks.attack("mirror", norm=None)
+    def mirror(model, images, labels, epsilon, *, num_classes, seed):
+        return 1 - images if epsilon > 0.5 else images
+
+    model, images, labels = linear_toy()
+    clean = score_images(model, images, labels)
+    mirrored = score_images(model, 1 - images / 255, labels)
+    assert (mirrored & ~clean).any()
+    right = curve(model, images, labels, "mirror", [0.0, 0.1, 0.9], classes=2)
+    assert torch.equal(right, torch.stack([clean, clean, mirrored]))
+    right = curve(model, images, labels, "noise", [0.3], classes=2)[0]
+    shown = transfer_images(
+        model, images, labels, "noise", [0.3], num_classes=2, seed=0, batch_size=10
+    )
+    assert torch.equal(right, score_images(model, shown[0], labels))
+    assert (right & ~clean).any() and (clean & ~right).any()
+
+
 # --- strength --------------------------------------------------------------------------------
 
 
@@ -334,7 +354,7 @@ def test_transfer_hurts_the_source_most():
     source, images, labels = toy(count=40)
     target = conv_net(5, seed=9)
     made = transfer_images(
-        source, images, labels, "pgd", [0.0, 0.1], params=QUICK["pgd"], num_classes=5, seed=0
+        source, images, labels, "pgd", [0.0, 0.1], options=QUICK["pgd"], num_classes=5, seed=0
     )
     assert made.shape == (2, 40, 3, 8, 8)
     assert torch.equal(made[0], images / 255)
@@ -354,6 +374,28 @@ def test_scores_that_are_not_finite_are_wrong():
     assert not score_images(model, images, torch.tensor([0, 1])).any()
 
 
+def test_transfer_attacks_only_what_is_right_when_clean(build, toy, split):
+    """As everywhere: an image that the model gets wrong stays wrong, whatever is done to it."""
+    model = build("small_vit")
+    how = {"options": {}, "epsilons": [64.0, 8.0], "seed": 0, "batch_size": 16}
+    how |= {"images": {"test": 30, "retain": 20, "forget": 0}}
+    pictures = measures.adversarial(model, toy, split, attack="fgsm", **how)
+    assert pictures.shape == (2, 50, 3, 8, 8)
+    other = build("small_vit", seed=1)
+    every, bounded = (
+        measures.transfer(other, pictures.flip(-1), toy, split, attack=attack, **how)
+        for attack in ("noise", "fgsm")
+    )
+    assert bounded["epsilons"] == [0.0, 8.0, 64.0] and list(bounded["sets"]) == ["test", "retain"]
+    more = 0
+    for name, counts in bounded["sets"].items():
+        clean, *rows = torch.tensor(counts["right"])
+        assert counts["n"] == every["sets"][name]["n"]
+        assert all((row <= clean).all() for row in rows)
+        more += (torch.tensor(every["sets"][name]["right"][1:]) > clean).sum()
+    assert more > 0, "without that some images would become right"
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 
@@ -366,7 +408,17 @@ def test_scores_that_are_not_finite_are_wrong():
         ({"images": torch.full((24, 3, 8, 8), 1.5)}, r"lie in \[0, 1\]"),
         ({"images": torch.full((24, 3, 8, 8), torch.nan)}, r"lie in \[0, 1\]"),
         ({"attack": "cw"}, "unknown attack 'cw'; known: noise, fgsm, pgd, autoattack"),
-        ({"params": {"step": 3}}, "unknown parameter of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"step": 3}}, "unknown option of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"steps": 0}}, "steps of attack pgd is 0; it must be a finite int above 0"),
+        ({"options": {"steps": -3}}, "steps of attack pgd is -3"),
+        ({"options": {"steps": 2.5}}, "steps of attack pgd is 2.5"),
+        ({"options": {"steps": True}}, "steps of attack pgd is True"),
+        ({"options": {"step_ratio": -0.1}}, "step_ratio of attack pgd is -0.1; .* float above 0"),
+        ({"options": {"step_ratio": float("nan")}}, "step_ratio of attack pgd is nan"),
+        ({"options": {"step_ratio": float("inf")}}, "step_ratio of attack pgd is inf"),
+        ({"options": {"step_ratio": "x"}}, "step_ratio of attack pgd is 'x'"),
+        ({"attack": "autoattack", "options": {"queries": 0}}, "queries of attack autoattack is 0"),
+        ({"attack": "autoattack", "options": {"targets": 0}}, "targets of attack autoattack is 0"),
         ({"num_classes": 7}, "the model has 5 classes but num_classes is 7"),
         ({"num_classes": 2}, "labels run from 0 to 4; allowed with num_classes=2: 0 to 1"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "24 images but 3 labels"),
@@ -380,7 +432,7 @@ def test_errors_say_what_is_allowed(change, message):
         "labels": labels,
         "attack": "pgd",
         "epsilon": 0.1,
-        "params": None,
+        "options": None,
         "num_classes": 5,
     }
     with pytest.raises(UserError, match=message):
@@ -391,6 +443,21 @@ def test_errors_say_what_is_allowed(change, message):
     merged["epsilons"] = [0.0, merged["epsilons"]]
     with pytest.raises(UserError, match=message):
         robust_curve(model, **merged, seed=0)
+
+
+def test_what_an_option_may_be_follows_from_its_default():
+    @attacks.attack("free")
+    def free(model, images, labels, epsilon, *, num_classes, seed, shift=0.0, aim="near"):
+        return images
+
+    assert attack_options("free", {"shift": -1}) == {"shift": -1, "aim": "near"}
+    with pytest.raises(UserError, match=r"free is nan; it must be a finite float$"):
+        attack_options("free", {"shift": float("nan")})
+
+
+def test_an_epsilon_is_named_once():
+    with pytest.raises(UserError, match=r"epsilons hold 0\.1 twice"):
+        curve(*toy(), "pgd", [0.1, 0.0, 0.1])
 
 
 def test_missing_torchattacks_names_the_command(monkeypatch):

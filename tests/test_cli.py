@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.report import publish
+from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.study import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -271,7 +273,9 @@ def test_a_failing_cell_ends_with_status_1(computed, capsys, monkeypatch):
     def fail(run):
         raise UserError("as told")
 
-    monkeypatch.setitem(METHODS, "fails", METHODS["cf"].__class__("fails", "Fails", fail, {}))
+    monkeypatch.setitem(
+        METHODS, "fails", replace(METHODS["cf"], name="fails", title="Fails", function=fail)
+    )
     values = tiny_values(**VIT | {"methods": ["fails", "cf"]})
     path = write_profile(computed.folder, values, "failing")
     command = ["compute", "--profile", str(path), "--workers", "1", "--accept"]
@@ -336,18 +340,18 @@ def test_report_redraws_everything(computed, capsys):
     shown = capsys.readouterr().out
     folder = computed.project / "figures/tiny"
     assert f"Tables and figures: {folder}" in shown
-    endings = {name: ("csv", "md", "tex", "json") for name in publish.TABLES}
-    endings |= {name: ("png", "pdf", "csv", "json") for name in publish.FIGURES}
+    endings = dict.fromkeys(TABLES, ("csv", "md", "tex"))
+    endings |= dict.fromkeys(FIGURES, ("png", "pdf", "csv"))
     wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
-    assert {path.name for path in folder.iterdir()} == wanted
+    assert {path.name for path in folder.iterdir()} == {*wanted, "provenance.json"}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
     for name in endings:
         assert f"  {name}\n" in shown
-        provenance = json.loads((folder / f"{name}.json").read_text())
-        assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
         assert (folder / f"{name}.csv").read_text().count("\n") > 1
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert content["table1_models.csv"].startswith(b"Architecture")
-    assert all(content[f"{name}.png"].startswith(b"\x89PNG") for name in publish.FIGURES)
+    assert all(content[f"{name}.png"].startswith(b"\x89PNG") for name in FIGURES)
 
 
 def test_a_report_that_cannot_be_written(computed, capsys):
@@ -362,7 +366,7 @@ def test_a_report_that_cannot_be_written(computed, capsys):
 
 def test_an_unknown_table():
     with pytest.raises(UserError, match=r"unknown table or figure 'table9'; known: table1_models"):
-        publish.publish(None, "table9")
+        publish(None, "table9")
 
 
 # ---- Notebooks -------------------------------------------------------------------------------

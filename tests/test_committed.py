@@ -4,16 +4,27 @@ import pytest
 import torch
 
 from unlearnkit.data import ImageData, load
-from unlearnkit.report.publish import NAMES, publish
-from unlearnkit.report.study import load_study
+from unlearnkit.files import project_folder
+from unlearnkit.report import load_study, publish_all
 from unlearnkit.results import committed_folder, read
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import load_profile
-from unlearnkit.study.store import Store, project_folder
+from unlearnkit.study.store import Store
 
 STUDIES = sorted(path.parent.name for path in (project_folder() / "results").glob("*/study.json"))
 # CIFAR-10 is not in the repository: its labels and the fingerprint of its pixels are enough.
 CIFAR10_TRAIN = "45fece5df98b7482f728652fbbdad0c1f84e01dcc75e7b1b0f3df5905f761b4e"
+
+
+def is_stale(study: str, method: str, stage: str) -> bool:
+    """Say whether a stage's meaning changed after these results were computed.
+
+    What is listed here has to differ. BS: version 2 labels the very images it trains on. Noise:
+    version 2 shows every image, not only those right when clean. Transfer: version 2 leaves out
+    images that the perturbation puts right.
+    """
+    changed = method == "bs" or stage in ("robustness/noise", "transfer/pgd")
+    return study == "cifar10" and changed
 
 
 def data_of(name: str, study: dict) -> ImageData:
@@ -41,7 +52,7 @@ def test_committed_results_lie_under_the_keys_of_todays_code(name, tmp_path):
         f"{record.cell.name} {stored['stage']}"
         for record in results.records
         for stage, stored in zip(lab.stages(record.cell), record.stages, strict=True)
-        if stage.key != stored["key"]
+        if (stage.key == stored["key"]) == is_stale(name, record.cell.method, stored["stage"])
     ]
     assert wrong == []
     assert len(results.records) == results.study["cells"]
@@ -53,15 +64,14 @@ def test_committed_tables_and_figures_are_drawn_from_the_committed_results(
 ):
     monkeypatch.setenv("UNLEARNKIT_OUTPUT", str(tmp_path))
     study = load_study(name)
-    for item in NAMES:
-        publish(study, item)
+    assert publish_all(study)
     committed = project_folder() / "figures" / name
     drawn = {path.name: path for path in study.output.iterdir()}
     assert drawn.keys() == {path.name for path in committed.iterdir()}
     stale = [
         path.name
         for path in drawn.values()
-        if path.suffix in (".csv", ".md", ".tex")
+        if path.suffix not in (".png", ".pdf")
         and path.read_bytes() != (committed / path.name).read_bytes()
     ]
     assert stale == []

@@ -11,7 +11,6 @@ from unlearnkit.fairness import (
     class_sigma,
     fairness_gap,
 )
-from unlearnkit.report.tables.frames import check_reading
 
 CLASSES = 3
 SMALL = {
@@ -51,9 +50,7 @@ def build(name):
 
 
 def measure(model, images, labels, batch_size=7, num_classes=CLASSES):
-    return class_sigma(
-        model, images, labels, num_classes=num_classes, batch_size=batch_size, device="cpu"
-    )
+    return class_sigma(model, images, labels, num_classes=num_classes, batch_size=batch_size)
 
 
 def reference(model, images, labels, names):
@@ -152,12 +149,6 @@ def test_trimmed_std_leaves_out_one_image_in_a_hundred_rounded_up(count, far, le
 def test_a_norm_that_is_never_used_is_named():
     with pytest.raises(UserError, match="layer spare takes no part in the forward pass"):
         measure(Pixels(spare=True), *data())
-
-
-def test_an_unknown_reading_is_refused():
-    assert check_reading("variance") == "variance"
-    with pytest.raises(UserError, match="unknown reading of σ 'trimmed'; known: std, variance"):
-        check_reading("trimmed")
 
 
 def test_one_image_of_a_class_is_never_left_out():

@@ -1,237 +1,210 @@
-"""Profiles: those that come with the package, and every way one of your own can be wrong."""
+"""Profiles: those that come with the package, what they take over, and how one can be wrong."""
 
+import hashlib
+import json
 import re
-from copy import deepcopy
 
 import pytest
-from helpers_study import VIT, tiny_profile, tiny_values, write_profile
+from helpers_study import VIT, tiny_values, write_profile
 
-from unlearnkit.attacks import attack_names, attack_params
 from unlearnkit.errors import UserError
+from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
-from unlearnkit.results import study_name
+from unlearnkit.results import committed_folder
 from unlearnkit.study.plan import cells_of
-from unlearnkit.study.profile import FOLDER, TOP, load_profile, profile_names
-from unlearnkit.training.recipe import parse_hyperparameters
+from unlearnkit.study.profile import FOLDER, load_profile, profile_names
+
+# Of the values: a change of `quick` must not change what extends it without a word.
+DIGESTS = {"paper": "59440854", "smoke": "715786a4", "starter": "334938d2"}
+
+
+def as_text(values):
+    return json.dumps(values, sort_keys=True)  # tells 1 from 1.0
 
 
 def changed(path, value):
     """Return the tiny values with `value` at `path` ('method.cf.lr'), or without it if None."""
-    values = deepcopy(tiny_values())
+    sweep = {"seed": 0, "forget_seed": 1, "rates": {"resnet50": {"cf": [0.1]}}}
+    values = tiny_values(sweep=sweep)
     *outer, last = (int(step) if step.isdecimal() else step for step in path.split("."))
     place = values
     for step in outer:
         place = place[step]
+    place[last] = value
     if value is None:
         del place[last]
-    else:
-        place[last] = value
     return values
 
 
-# ---- The shipped ones ------------------------------------------------------------------------
-
-
-def test_every_shipped_file_is_a_known_profile():
-    assert {"quick", "smoke"} <= set(profile_names())
-    assert set(profile_names()) == {path.stem for path in FOLDER.iterdir()}
+def written(folder, text, name="mine"):
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_shipped_profiles_load(name):
+def test_shipped_values_are_those_of_the_committed_results_or_as_they_were(name):
     profile = load_profile(name)
-    assert profile.name == name and set(TOP) <= set(profile.values)
-    assert set(profile["methods"]) == set(METHODS) - {"original"} & set(profile["methods"])
-    for architecture in profile["architectures"]:
-        for method in profile["methods"]:
-            recipe, _ = parse_hyperparameters(
-                profile.hyperparameters(method, architecture), METHODS[method].options, method
-            )
-            assert recipe.epochs >= 1
-    for entry in profile["attack"]:
-        # Every hyper-parameter is in the profile, none left to the code's defaults.
-        assert set(entry["options"]) == set(attack_params(entry["name"]))
-    assert len(cells_of(profile)) == len(set(cells_of(profile)))
-    assert profile.minutes in profile["description"]
-
-
-@pytest.mark.parametrize("name", ["quick", "smoke"])
-def test_shipped_studies_are_whole(name):
-    """All that the tables and figures show: both networks, all methods, scopes and attacks."""
-    profile = load_profile(name)
-    assert profile["architectures"] == ["resnet50", "small_vit"]
-    assert {"retrain", "cf", "rl", "bs", "salun", "scrub", "ga"} <= set(profile["methods"])
-    assert set(profile["forget"][0]["scopes"]) == {"all", "first", "intermediate", "last"}
-    names = [entry["name"] for entry in profile["attack"]]
-    assert set(names) == set(attack_names()) & set(names) and len(names) == 4
+    if name in DIGESTS:
+        assert hashlib.sha256(as_text(profile.values).encode()).hexdigest()[:8] == DIGESTS[name]
+        return
     shown = next(e for e in profile["attack"] if e["name"] == profile["report"]["attack"])
-    assert shown["everywhere"] and shown["transfer"]
+    assert len(profile["attack"]) == 4 and shown["everywhere"] and shown["transfer"]
+    study = json.loads((committed_folder(name) / "study.json").read_text())
+    assert as_text(profile.values) == as_text(study["settings"])
+    for architecture, table in study["hyperparameters"].items():
+        for method, values in table.items():
+            assert as_text(profile.hyperparameters(method, architecture)) == as_text(values)
 
 
-# ---- Where a value comes from ----------------------------------------------------------------
-
-
-def test_hyperparameters_the_narrower_table_wins(tmp_path):
+def test_the_narrower_table_wins_and_the_code_has_the_rest(tmp_path):
     values = tiny_values()
     values["unlearning"]["small_vit"] |= {"lr": 1.0, "epochs": 11, "batch_size": 12}
-    values["method"]["cf"] = {"lr": 2.0, "epochs": 22, "small_vit": {"lr": 3.0}}
+    values["method"]["cf"] = {"lr": 2, "epochs": 22, "small_vit": {"lr": 3}}
+    values["method"]["scrub"] = {"alpha": 0.5}
+    del values["training"]["small_vit"]["clip"], values["models"]["small_vit"]["depth"]
     profile = load_profile(write_profile(tmp_path, values))
     cf = profile.hyperparameters("cf", "small_vit")
-    assert (cf["lr"], cf["epochs"], cf["batch_size"]) == (3.0, 22, 12)
-    assert profile.hyperparameters("cf", "resnet50")["lr"] == 2.0
-    assert "small_vit" not in cf
-    retrain = profile.hyperparameters("retrain", "small_vit")
-    assert retrain == profile.recipe("small_vit") == values["training"]["small_vit"]
-    cf["lr"] = 9.0
-    assert profile.hyperparameters("cf", "small_vit")["lr"] == 3.0
+    assert (cf["lr"], cf["epochs"], cf["batch_size"]) == (3, 22, 12)
+    assert type(cf["lr"]) is int and "small_vit" not in cf
+    assert profile.hyperparameters("cf", "resnet50")["lr"] == 2
+    assert profile.recipe("small_vit") == values["training"]["small_vit"] | {"clip": 0.0}
+    assert profile.hyperparameters("retrain", "small_vit") == profile.recipe("small_vit")
+    scrub = profile.hyperparameters("scrub", "resnet50")
+    assert scrub["alpha"] == 0.5 and scrub["jitter"] == METHODS["scrub"].defaults["jitter"]
+    assert profile.model_options("small_vit") == {"dim": 16, "heads": 2, "depth": 4, "patch": 8}
 
 
-def test_an_architecture_without_a_table(tmp_path):
-    with pytest.raises(UserError, match=r"no \[training.vgg\]; it has resnet50, small_vit; copy"):
-        tiny_profile(tmp_path).recipe("vgg")
+def test_another_network_needs_no_tables(tmp_path):
+    path = written(tmp_path, 'extends = "quick"\narchitectures = ["resnet18"]\nimage_size = 32')
+    profile = load_profile(path)
+    recipe = profile.recipe("resnet18")
+    assert (recipe["optimizer"], recipe["crop"]) == ("adamw", 0)  # from `default` and the code
+    assert profile.hyperparameters("scrub", "resnet18")["jitter"] == 1e-3
+    assert profile.hyperparameters("ga", "resnet18")["lr"] < recipe["lr"]
+    assert profile.model_options("resnet18") == {} and cells_of(profile)
 
 
-def test_a_path_is_a_profile(tmp_path, monkeypatch):
-    path = write_profile(tmp_path, tiny_values(**VIT), "my study")
-    assert load_profile(path).name == load_profile(str(path)).name == "my study"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert load_profile("~/my study.toml").path == path
+def test_a_profile_extends_another(tmp_path):
+    written(tmp_path, 'extends = "quick"\n[measure]\nbatch_size = 7\n[training.resnet50]\nlr = 1')
+    text = 'extends = "mine.toml"\nmethods = ["cf"]\ntrain_images = 9\n[measure]\nmia_images = 5'
+    expected = load_profile("quick").values | {"methods": ["cf"], "train_images": 9}
+    expected["measure"] |= {"batch_size": 7, "mia_images": 5}
+    expected["training"]["resnet50"]["lr"] = 1
+    assert as_text(load_profile(written(tmp_path, text, "child")).values) == as_text(expected)
 
 
-def test_a_copy_may_not_pose_as_a_shipped_profile(tmp_path):
-    """Its results would replace those of the package's profile."""
-    path = write_profile(tmp_path, tiny_values(), "quick")
-    with pytest.raises(UserError, match=r"quick.toml is called like .* rename"):
+def test_a_measure_of_ones_own(tmp_path, monkeypatch):
+    path = write_profile(tmp_path, changed("measure.extra", ["sureness"]))
+    with pytest.raises(UserError, match=r"measure.extra #1: unknown measure 'sureness'; known"):
         load_profile(path)
-    path.write_bytes((FOLDER / "quick.toml").read_bytes())
-    assert load_profile(path).values == load_profile("quick").values
+    monkeypatch.setitem(MEASURES, "sureness", None)
+    assert load_profile(path)["measure"]["extra"] == ["sureness"]
 
 
-# ---- Errors ----------------------------------------------------------------------------------
+def test_another_forget_set_is_another_study_everywhere():
+    profile = load_profile("cifar10")
+    assert profile.with_forget("random:0.1") is profile
+    assert profile.with_forget("class:1").with_forget("class:a b/c").name == "cifar10+class-a-b-c"
+    other = profile.with_forget("class:5")
+    assert [entry["set"] for entry in other["forget"]] == ["class:5", "class:5", "class:3"]
+
+
+# ---- Errors: one line, of the place, what was found, and what is known or allowed -------------
+
+
+def refused(path, message):
+    with pytest.raises(UserError) as caught:
+        load_profile(path)
+    assert re.search(message, str(caught.value)) and "\n" not in str(caught.value), caught.value
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        # a name that is not known, and those that are
-        ("learning_rate", 1, r"unknown key of profile tiny 'learning_rate'; known: description"),
-        ("measure.batchsize", 1, r"unknown key of .*\[measure\] 'batchsize'; known: batch_size"),
-        ("report.eps", 1, r"unknown key of .*\[report\] 'eps'; known: attack, tolerance"),
-        ("forget.0.seed", 1, r"unknown key of .*\[\[forget\]\] 1 'seed'; known: set, seeds"),
-        ("attack.0.eps", [1], r"unknown key of .*\[\[attack\]\] 1 'eps'; known: name, epsilons"),
-        ("attack.0.options.step", 3, r"unknown key of .*options 'step'; known: steps"),
-        ("training.resnet50.rate", 1.0, r"unknown hyper-parameter of .*'rate'; known: optimizer"),
-        ("method.cf.rate", 1.0, r"unknown hyper-parameter of .*\[method.cf\].*'rate'; known"),
-        ("method.cf.alpha", 1.0, r"unknown hyper-parameter of .*'alpha'"),
-        ("method.cf.resnet5O", {"lr": 1.0}, r"unknown architecture .*'resnet5O'; known: resnet50"),
-        ("method.fc", {}, r"unknown method 'fc'; known: .*cf"),
-        ("models.small_vit.size", 3, r"unknown key of .*\[models.small_vit\] 'size'; known: dim"),
-        ("methods", ["cf", "forgetful"], r"unknown method 'forgetful'; known: .*retrain"),
-        ("attack.0.name", "gpd", r"unknown attack 'gpd'; known: noise, fgsm, pgd"),
-        ("forget.0.scopes", ["al"], r"unknown scope 'al'; known: all, first, intermediate, last"),
-        ("architectures", ["vgg"], r"no \[training.vgg\]; it has resnet50, small_vit"),
-        ("report.attack", "fgsm", r"unknown attack of \[report\] 'fgsm'; known: pgd"),
-        # a value that is not allowed
-        (
-            "training.resnet50.optimizer",
-            "sdg",
-            r"unknown value of .*'sdg'; known: sgd, adam, adamw",
-        ),
-        ("training.resnet50.schedule", "step", r"unknown value .*'step'; known: constant, cosine"),
-        ("training.resnet50.precision", "fp16", r"unknown value .*'fp16'; known: fp32, bf16"),
-        ("training.resnet50.lr", -1.0, r"lr must be >= 0"),
-        ("training.resnet50.batch_size", 0, r"batch_size must be >= 1"),
-        ("training.resnet50.warmup", 1.0, r"warmup in \[0, 1\)"),
-        ("checkpoints", [1.0], r"checkpoints must be fractions .*\[0, 1\)"),
-        ("checkpoints", [-0.1], r"checkpoints must be fractions"),
-        ("attack.0.epsilons", [4, -1], r"epsilons must be numbers above 0"),
-        ("attack.0.epsilons", [], r"epsilons must be numbers above 0"),
-        ("attack.0.epsilons", [400], r"at most 255"),
-        ("attack.0.options", {"steps": "x", "step_ratio": 1.0}, r"steps must be a int, not 'x'"),
-        ("attack.0.options", {"steps": 1}, r"options lacks step_ratio"),
-        ("models.small_vit", {"dim": 16, "heads": 2, "patch": 4}, r"lacks depth"),
-        ("attack.0.test", -1, r"test must be at least 0, not -1"),
-        ("measure.batch_size", 0, r"batch_size must be at least 1, not 0"),
-        ("measure.mia_images", -5, r"mia_images must be at least 0"),
-        ("train_images", -1, r"train_images must be at least 0"),
-        ("report.tolerance_points", 0, r"tolerances must be above 0"),
-        ("architectures", [], r"architectures must name at least one"),
-        ("forget", [], r"needs at least one \[\[forget\]\] table"),
-        ("forget.0.seeds", [], r"seeds must be a list of whole numbers"),
-        ("forget.0.seeds", [0.5], r"seeds must be a list of whole numbers"),
-        # a value of a wrong kind
-        ("image_size", "16", r"image_size must be a int, not '16'"),
-        ("train_images", True, r"train_images must be a int, not True"),
-        ("validation", "0.1", r"validation must be a float"),
-        ("methods", "cf", r"methods must be a list"),
-        ("methods", [["cf"]], r"methods must be a list of names"),
-        ("architectures", [3], r"architectures must be a list of names"),
-        ("forget", ["random:0.1"], r"forget must hold tables"),
-        ("attack", ["pgd"], r"attack must hold tables"),
-        ("method", {"cf": 3}, r"method must hold tables"),
-        ("training", {"resnet50": "sgd"}, r"training must hold tables"),
-        ("models", {"resnet50": 0.5}, r"models must hold tables"),
-        ("models.small_vit.dim", 16.5, r"\[models.small_vit\]: dim must be a int, not 16.5"),
-        ("forget.0.scopes", "all", r"scopes must be a list"),
-        ("training.resnet50.epochs", 1.5, r"epochs must be a finite int, not 1.5"),
-        ("training.resnet50.flip", 1, r"flip must be a finite bool, not 1"),
-        # something missing
-        ("measure", None, r"profile tiny lacks measure"),
-        ("attack.0.options", None, r"\[\[attack\]\] 1 lacks options"),
-        ("training.small_vit", None, r"no \[training.small_vit\]; it has resnet50"),
-        ("training.resnet50.clip", None, r"lacks the hyper-parameters clip"),
+        ("learning_rate", 1, "unknown key 'learning_rate'; known: description"),
+        ("measure.batchsize", 1, "measure: unknown key 'batchsize'; known: batch_size"),
+        ("forget.0.seed", 1, "forget #1: unknown key 'seed'; known: set, seeds"),
+        ("attack.0.options.step", 3, "attack #1: unknown option .* 'step'; known: steps"),
+        ("training.resnet50.rate", 1.0, "of training.resnet50 'rate'; known: optimizer"),
+        ("method.cf.alpha", 1.0, "of method.cf.resnet50 'alpha'; known: optimizer"),
+        ("method.cf.default", 3, "of method.cf.resnet50 'default'; known: optimizer"),
+        ("method.cf.resnet5O", {"lr": 1.0}, "unknown architecture 'resnet5O'; known: resnet50"),
+        ("training.resnet5O", {}, "training.resnet5O: unknown architecture"),
+        ("method.fc", {}, "method.fc: unknown method 'fc'; known: .*cf"),
+        ("methods", ["cf", "fc"], "methods #2: unknown method 'fc'; known: .*retrain"),
+        ("attack.0.name", "gpd", "unknown attack 'gpd'; known: noise, fgsm, pgd"),
+        ("forget.0.scopes", ["al"], "forget #1.scopes #1: must be 'all', 'first'.* not 'al'"),
+        ("forget.0.methods", ["cf"], "forget #1 is for all methods"),
+        ("architectures", ["default"], "unknown architecture 'default'"),
+        ("report.attack", "fgsm", "unknown attack of report 'fgsm'; known: pgd"),
+        ("unlearning.resnet50.lr", -1.0, "unlearning.resnet50: lr must be >= 0, not -1.0"),
+        ("training.resnet50.lr", 10**400, "training.resnet50: lr must be a finite number"),
+        ("training.resnet50.epochs", 10**6, "epochs must be at most 100000, not 1000000"),
+        ("method.cf.batch_size", 10**7, "method.cf.resnet50: batch_size must be at most 1000000"),
+        ("training.resnet50.crop", 10**7, "crop must be at most"),
+        ("method.salun.mask_fraction", 1.5, r"mask_fraction must be in \[0, 1\], not 1.5"),
+        ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
+        ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
+        ("attack.0.epsilons", [400], "less than or equal to 255"),
+        ("attack.0.options.steps", 0, "steps of attack pgd is 0; it must be"),
+        ("attack.0.options.steps", 10**400, "options.steps must be at most"),
+        ("attack.0.options.step_ratio", float("nan"), "step_ratio of attack pgd is nan"),
+        ("measure.batch_size", 10**7, "measure.batch_size: must be less than .* 1000000"),
+        ("image_size", 10**6, "image_size: must be less than or equal to 4096, not 1000000"),
+        ("image_size", "16", "image_size: must be a valid integer, not '16'"),
+        ("image_size", 15, "small_vit needs .* the image size one of patch"),
+        ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),
+        ("models.resnet50.width", 1e9, "models.resnet50.width: must be less than or equal to 16"),
+        ("train_images", True, "train_images: must be a valid integer, not True"),
+        ("forget.0.seeds", [-1], "seeds #1: must be greater than or equal to 0, not -1"),
+        ("methods", "cf", "methods: must be a valid list, not 'cf'"),
+        ("measure", None, "measure is missing"),
+        ("sweep.rates.resnet50.cf", [float("inf")], "cf #1: must be a finite number, not inf"),
+        ("sweep.rates.resnet50.cf", [0.0], "sweep.rates.resnet50.cf #1: must be greater than 0"),
+        ("sweep.rates.resnet50", {}, "sweep.rates.resnet50 must not be empty"),
+        ("sweep.rates", {}, "sweep.rates must not be empty"),
+        ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(tmp_path, path, value, message):
+def test_a_wrong_value(tmp_path, path, value, message):
     file = write_profile(tmp_path, changed(path, value))
-    with pytest.raises(UserError) as caught:
-        load_profile(file)
-    assert re.search(message, str(caught.value)), str(caught.value)
-    assert "\n" not in str(caught.value)
+    file.write_text(file.read_text().replace("NaN", "nan").replace("Infinity", "inf"))
+    refused(file, f"^profile tiny: .*{message}")
 
 
-def test_a_methods_own_option_is_asked_for(tmp_path):
-    values = changed("method.scrub.alpha", None) | {"methods": ["scrub"]}
-    with pytest.raises(UserError, match=r"\[method.scrub\] with resnet50 lacks .*alpha"):
-        load_profile(write_profile(tmp_path, values))
-
-
-def test_an_attack_is_named_once(tmp_path):
-    twice = tiny_values()["attack"] * 2
-    with pytest.raises(UserError, match=r"\[\[attack\]\] 2: pgd is there already"):
-        tiny_profile(tmp_path, attack=twice)
-
-
-@pytest.mark.parametrize("text", [b"dataset = ", b"[a]\n[a]\n", b"\xff\xfe", b"a = 1\na = 2\n"])
-def test_broken_toml(tmp_path, text):
-    path = tmp_path / "broken.toml"
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"dataset = ", "not valid TOML"),
+        (b"a = 0x1" + b"0" * 9999, "not valid TOML"),
+        (b"a = " + b"[" * 200_000, "nested too deeply"),
+        (b'extends = "quick"\n[' + b"a." * 50_000 + b"a]", "nested too deeply"),
+        (b"#" * (2**20 + 1), "larger than 1048576 bytes"),
+        (b'extends = "mine.toml"', "mine.toml extends itself"),
+        (b'extends = "loop.toml"', "mine.toml extends itself"),
+        (b'extends = "quik"', "unknown profile 'quik'; known: .*quick"),
+        (b"extends = 3", "extends must be a profile's name or path, not 3"),
+    ],
+)
+def test_a_wrong_file(tmp_path, text, message):
+    written(tmp_path, 'extends = "mine.toml"', "loop")
+    path = written(tmp_path, "")
     path.write_bytes(text)
-    with pytest.raises(UserError, match=r"broken.toml is not valid TOML: "):
-        load_profile(path)
+    refused(path, f"^profile mine: .*{message}")
 
 
-@pytest.mark.parametrize("name", ["quik", "", "nowhere/else.toml", "../profiles"])
+def test_a_path_is_a_profile_whose_name_its_results_may_have(tmp_path, monkeypatch):
+    path = write_profile(tmp_path, tiny_values(**VIT), "my study")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = load_profile("~/my study.toml")
+    assert (found.name, found.path, found.values) == ("my study", path, load_profile(path).values)
+    for name in ("..", ".hidden", "a\\b", "a\nb", "quick"):  # quick's results would be replaced
+        refused(write_profile(tmp_path, tiny_values(), name), "rename")
+    (tmp_path / "quick.toml").write_bytes((FOLDER / "quick.toml").read_bytes())
+    assert load_profile(tmp_path / "quick.toml").values == load_profile("quick").values
+
+
+@pytest.mark.parametrize("name", ["quik", "", "no/x.toml", "~nobody/x.toml", "x" * 5000, "\0", "/"])
 def test_an_unknown_profile_names_the_known(name):
-    with pytest.raises(UserError, match=r"unknown profile .*; known: .*quick, smoke.*path of a"):
-        load_profile(name)
-
-
-def test_a_folder_is_no_profile(tmp_path):
-    (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(UserError, match="unknown profile"):
-        load_profile(tmp_path / "folder.toml")
-
-
-def test_another_forget_set_is_another_study(tmp_path):
-    profile = tiny_profile(tmp_path)
-    other = profile.with_forget("class:a cat/dog")
-    assert other["forget"][0]["set"] == "class:a cat/dog" != profile["forget"][0]["set"]
-    assert study_name(other, None) == f"{profile.name}+class-a-cat-dog"
-    assert profile.with_forget(profile["forget"][0]["set"]) is profile
-    assert study_name(other.with_forget("class:1"), None) == f"{profile.name}+class-1"
-
-
-def test_another_forget_set_takes_the_first_ones_place_everywhere():
-    other = load_profile("cifar10").with_forget("class:5")
-    assert [entry["set"] for entry in other["forget"]] == ["class:5", "class:5", "class:3"]
-    assert {cell.forget for cell in cells_of(other)} == {"class:5", "class:3"}
+    refused(name, r"unknown profile .*; known: .*quick, smoke.*path of a")

@@ -6,10 +6,14 @@ from dataclasses import replace
 import pytest
 from helpers_study import CF, made_results
 
-from unlearnkit.reproduction import VERDICTS, Comparison, compare, summary
 from unlearnkit.results import Results
+from unlearnkit.study.reproduction import VERDICTS, Comparison, compare, summary
 
 TOLERANCE = {"points": 2.0, "ratio": 0.1}
+ATTACKED = {
+    "epsilons": [0.0, 4.0],
+    "sets": {"test": {"n": [20, 30], "right": [[20, 30], [10, 15]]}},
+}
 VALUES = {
     "unlearn": {"log": {"hit_ratio": 0.5}, "memory": {"total": 7}, "parameters": 3},
     "quality": {"UA": 10.0, "TA": 90.0},
@@ -19,15 +23,11 @@ VALUES = {
         "variance": [[1.0, 16.0], [0.0, 0.25]],
         "channel_std": [[1.0, 4.0], [0.0, 0.5]],
     },
-    "robustness__pgd": {
-        "epsilons": [0.0, 4.0],
-        "sets": {"test": {"n": [20, 30], "right": [[20, 30], [10, 15]]}},
-    },
-    "transfer__pgd": {
-        "epsilons": [0.0, 4.0],
-        "sets": {"test": {"n": [20, 30], "right": [[20, 30], [10, 15]]}},
-    },
+    "measure__own": {"name": "own", "value": 40.0},
+    "robustness__pgd": ATTACKED,
+    "transfer__pgd": deepcopy(ATTACKED),
 }
+NAN = float("nan")
 
 
 def moved(path, value):
@@ -41,16 +41,11 @@ def moved(path, value):
     return values
 
 
-def verdict(ours, theirs=None, **tolerance):
-    compared = compare(
-        made_results(**ours), made_results(**(theirs or VALUES)), **TOLERANCE | tolerance
-    )
-    assert [c.cell for c in compared] == [CF.name]
-    return compared[0]
-
-
-def test_identical():
-    assert verdict(VALUES) == Comparison(CF.name, "identical")
+def verdict(ours, theirs=VALUES, **tolerance):
+    how = TOLERANCE | tolerance
+    (compared,) = compare(made_results(**ours), made_results(**theirs), **how)
+    assert compared.cell == CF.name
+    return compared
 
 
 @pytest.mark.parametrize(
@@ -71,6 +66,8 @@ def test_identical():
         ("fairness/std/0", [1.2, 4.0], 0.5),
         ("fairness/std/0", [1.0, 4.8], 2.0),
         ("fairness/std/1", [0.05, 0.5], 1.0),
+        ("measure__own/value", 42.0, 0.5),
+        ("measure__own/value", 48.0, 2.0),
         ("unlearn/log/hit_ratio", 0.525, 0.5),
         ("unlearn/log/hit_ratio", 0.6, 2.0),
         ("unlearn/memory/total", 8, 0.0),
@@ -82,45 +79,40 @@ def test_distance_from_the_committed_value(path, value, distance):
         assert found == Comparison(CF.name, "within tolerance")
     else:
         assert found.verdict == "different"
-        stage = path.split("/")[0].replace("__", "/")
-        assert found.worst.startswith(f"{stage} ")
+        assert found.worst.startswith(f"{path.split('/')[0].replace('__', '/')} ")
         assert found.worst.endswith(f": {distance:.1f} x the tolerance")
 
 
-def test_tolerances_are_asked_for_separately():
+def test_tolerances_are_asked_for_separately_and_the_worst_is_named():
     ours = moved("quality/UA", 13.0)
-    assert verdict(ours).verdict == "different"
+    assert verdict(ours).verdict == verdict(ours, ratio=9.0).verdict == "different"
     assert verdict(ours, points=3.0).verdict == "within tolerance"
-    assert verdict(ours, ratio=9.0).verdict == "different"
     ours = moved("fairness/std/0", [1.0, 4.8])
     assert verdict(ours, points=99.0).verdict == "different"
     assert verdict(ours, ratio=0.21).verdict == "within tolerance"
-
-
-def test_the_worst_is_named():
-    ours = moved("quality/TA", 80.0)
-    ours["quality"]["UA"] = 13.0
-    ours["fairness"]["std"][0] = [1.0, 4.8]
+    ours["quality"] = {"UA": 13.0, "TA": 80.0}
     assert verdict(ours).worst == "quality TA: 5.0 x the tolerance"
 
 
-def test_what_is_not_a_number_is_different():
-    nan = float("nan")
-    assert verdict(moved("unlearn/log/hit_ratio", nan)).verdict == "different"
-    assert verdict(moved("quality/UA", nan)).verdict == "different"
-    assert verdict(moved("fairness/std/0", [nan, 4.0])).verdict == "different"
-    assert verdict(moved("fairness/std/0", [1.0, nan])).verdict == "different"
-    assert verdict(VALUES, moved("fairness/std/0", [1.0, nan])).verdict == "different"
-    assert verdict(moved("unlearn/log", {"other": 0.5})).verdict == "different"
+MORE = {"test": ATTACKED["sets"]["test"], "forget": ATTACKED["sets"]["test"]}
 
 
-def test_a_value_that_is_missing_is_different():
+@pytest.mark.parametrize(
+    "ours",
+    [
+        moved("unlearn/log/hit_ratio", NAN),
+        moved("quality/UA", NAN),
+        moved("fairness/std/0", [NAN, 4.0]),
+        moved("fairness/std/0", [1.0, NAN]),
+        moved("unlearn/log", {"other": 0.5}),
+        moved("quality", {"UA": 10.0, "TA": 90.0, "new": 1.0}),
+        moved("quality", {"UA": 10.0}),
+        moved("robustness__pgd/sets", MORE),
+    ],
+)
+def test_what_is_missing_or_no_number_is_different(ours):
     """Results written by other code under the same key."""
-    assert verdict(moved("quality", {"UA": 10.0, "TA": 90.0, "new": 1.0})).verdict == "different"
-    assert verdict(moved("quality", {"UA": 10.0})).verdict == "different"
-    more = deepcopy(VALUES["robustness__pgd"]["sets"])
-    more["forget"] = more["test"]
-    assert verdict(moved("robustness__pgd/sets", more)).verdict == "different"
+    assert verdict(ours).verdict == verdict(VALUES, ours).verdict == "different"
 
 
 def test_other_settings():
@@ -134,6 +126,7 @@ def test_other_settings():
 
 def test_cells_that_only_one_has():
     ours, theirs = made_results(**VALUES), made_results(**VALUES)
+    ours.machine["versions"] = {"torch": "9"}  # does not count
     other = replace(theirs.records[0], cell=replace(CF, seed=1))
     both = Results({}, {}, [*theirs.records, other])
     assert compare(ours, both, **TOLERANCE) == [
@@ -141,14 +134,6 @@ def test_cells_that_only_one_has():
         Comparison(other.cell.name, "not computed"),
     ]
     assert [c.verdict for c in compare(both, ours, **TOLERANCE)] == ["identical", "not committed"]
-    assert compare(Results({}, {}, []), Results({}, {}, []), **TOLERANCE) == []
-
-
-def test_the_machine_does_not_count():
-    ours, theirs = made_results(**VALUES), made_results(**VALUES)
-    ours.machine["cells"] = {CF.name: {"seconds": 1.0}}
-    ours.machine["versions"] = {"torch": "9"}
-    assert compare(ours, theirs, **TOLERANCE) == [Comparison(CF.name, "identical")]
 
 
 def test_summary_counts_and_names():
@@ -166,9 +151,3 @@ def test_summary_counts_and_names():
         "different: far 0  quality UA",
     ]
     assert len(lines) == 2 + 10 + 1 and lines[-1].strip() == "... and 2 more"
-
-
-def test_summary_of_what_is_all_identical():
-    lines = summary([Comparison("a", "identical")], points=3, ratio=0.1).splitlines()
-    assert lines[0] == "Reproduction: 1 cells: 1 identical"
-    assert len(lines) == 2

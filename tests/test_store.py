@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from copy import deepcopy
 from dataclasses import fields, replace
@@ -21,19 +22,18 @@ from helpers_study import (
     run_all,
     tiny_lab,
     tiny_profile,
+    whole_lab,
 )
 
 import unlearnkit
-from unlearnkit import measures as measuring
 from unlearnkit.errors import UserError
-from unlearnkit.files import set_aside, write_atomic
+from unlearnkit.files import write_atomic
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell
-from unlearnkit.study import lab as lab_module
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import Profile
 from unlearnkit.study.store import STAGE_VERSIONS, Store, canonical, key_of
-from unlearnkit.training.recipe import Recipe
+from unlearnkit.training import OutOfTime, Recipe
 
 SPEC = {"seed": 0, "lr": 0.1, "nested": {"flip": True, "list": [1, 2]}}
 VALUE = {"UA": 12.5, "rows": [[1.0, 2.0]]}
@@ -52,8 +52,9 @@ GOLDEN = {
     ("quality", '{"model":"00","mia_images":0,"seed":0}'): "c167aab05e32da32f570",
     ("fairness", '{"model":"00","images_per_class":0,"seed":0}'): "2bb6f5dd8306aa4ad838",
     ("robustness", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "75587a4afc4c66bfd28e",
-    ("transfer", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "2e52c4255525976509f3",
+    ("transfer", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "d12a04a213f8040f78d5",
     ("adversarial", '{"epsilons":[0.06274509803921569]}'): "927480a874b367fefd1c",
+    ("measure", '{"name":"own","version":1}'): "151ab3444930ab5665c6",
 }
 RECIPE = {
     **{"optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9, "epochs": 2},
@@ -84,7 +85,7 @@ GOLDEN_STUDY = {
     "small_vit_random-0.2_original_all_seed3: quality": "b104b1b7b39dca64d787",
     "small_vit_random-0.2_original_all_seed3: fairness": "5c5a3e8d5834ff2d7446",
     "small_vit_random-0.2_original_all_seed3: robustness pgd": "dcd7a77fa7e9aa4a8506",
-    "small_vit_random-0.2_original_all_seed3: transfer pgd": "ae84f407b4783058afc7",
+    "small_vit_random-0.2_original_all_seed3: transfer pgd": "cc5ac19aff960b8afdca",
     "small_vit_random-0.2_original_all_seed3_at0.5: original": "7098dfebb03f366a2904",
     "small_vit_random-0.2_original_all_seed3_at0.5: quality": "24668583aec8c5350a32",
     "small_vit_random-0.2_original_all_seed3_at0.5: fairness": "5506a83491feedc790be",
@@ -92,12 +93,12 @@ GOLDEN_STUDY = {
     "small_vit_random-0.2_retrain_all_seed3: quality": "44ec38d6710466c0249d",
     "small_vit_random-0.2_retrain_all_seed3: fairness": "acd9df6d7b696f762df9",
     "small_vit_random-0.2_retrain_all_seed3: robustness pgd": "ee545e4e134482995ad2",
-    "small_vit_random-0.2_retrain_all_seed3: transfer pgd": "9bda632ca02450820109",
+    "small_vit_random-0.2_retrain_all_seed3: transfer pgd": "fddd234493d5778b529b",
     "small_vit_random-0.2_cf_all_seed3: unlearn": "7641abe8c30300958e30",
     "small_vit_random-0.2_cf_all_seed3: quality": "9a33fca3f2550883a1fa",
     "small_vit_random-0.2_cf_all_seed3: fairness": "2922102e22ac7d79c5bd",
     "small_vit_random-0.2_cf_all_seed3: robustness pgd": "ce01018827e74eafcf6a",
-    "small_vit_random-0.2_cf_all_seed3: transfer pgd": "c43f5db778d81d5feac4",
+    "small_vit_random-0.2_cf_all_seed3: transfer pgd": "a484899532afc1a560fc",
     "small_vit_random-0.2_retrain_first_seed3: unlearn": "11854e70770bc2eccc69",
     "small_vit_random-0.2_retrain_first_seed3: quality": "9de9ef1ab5d33574f171",
     "small_vit_random-0.2_retrain_first_seed3: fairness": "9bc35aa468c8266e8d14",
@@ -105,6 +106,11 @@ GOLDEN_STUDY = {
     "small_vit_random-0.2_cf_first_seed3: quality": "9b49a4826bbfa26a0219",
     "small_vit_random-0.2_cf_first_seed3: fairness": "94a0af0652ee3c25ba1f",
 }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return whole_lab(tmp_path_factory)
 
 
 def frozen_lab(folder, **changes):
@@ -125,7 +131,7 @@ def test_golden_keys_of_a_study(tmp_path):
 def test_golden_keys_cover_all_stages(tmp_path):
     assert {stage for stage, _ in GOLDEN} == set(STAGE_VERSIONS)
     assert {name.split(": ")[1].split()[0] for name in GOLDEN_STUDY} == (
-        set(STAGE_VERSIONS) - {"adversarial"}
+        set(STAGE_VERSIONS) - {"adversarial", "measure"}
     )
 
 
@@ -239,7 +245,7 @@ def test_every_hyperparameter_is_in_the_key(tmp_path, method):
     table = "training" if method in ("original", "retrain") else "unlearning"
     own = profile["method"].get(method, {})
     names = {field.name for field in fields(Recipe)}
-    names |= set(METHODS[method].options) if method in METHODS else set()
+    names |= set(METHODS[method].kinds) if method in METHODS else set()
     before = key(profile.values)
     for name in names:
         values = deepcopy(profile.values)
@@ -297,31 +303,12 @@ def test_keys_follow_the_images_and_not_their_name(tmp_path):
     assert affected(before, keys_of(tiny_lab(profile, tmp_path, classes))) == ALL
 
 
-@pytest.fixture(scope="module")
-def computed(tmp_path_factory):
-    """Return (profile, store's folder, all (stage, spec) that were asked for) of a whole study."""
-    folder, asked = tmp_path_factory.mktemp("computed"), []
-    profile = tiny_profile(folder, **VIT)
-
-    def record(stage, spec):
-        asked.append((stage, canonical(spec)))
-        return key_of(stage, spec)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (lab_module, measuring):
-            patch.setattr(module, "key_of", record)
-        outcome, _ = run_all(tiny_lab(profile, folder / "store"))
-    assert (outcome.done, outcome.failed) == (3, [])
-    return profile, folder / "store", asked
-
-
-def test_device_and_paths_are_in_no_key(computed, tmp_path):
-    _, folder, asked = computed
-    assert {stage for stage, _ in asked} == set(STAGE_VERSIONS)
-    for _, text in asked:
-        assert str(folder.parent) not in text
-        assert not any(word in text for word in ("device", "cpu", "workers"))
-    assert keys_of(frozen_lab(tmp_path / "here")) == keys_of(frozen_lab(tmp_path / "there"))
+def test_device_and_paths_are_in_no_key(whole):
+    asked = [json.loads(path.read_text()) for path in whole.store.folder.glob("*/*.json")]
+    specs = [(entry["stage"], canonical(entry["spec"])) for entry in asked if "spec" in entry]
+    assert {stage for stage, _ in specs} == set(STAGE_VERSIONS) - {"adversarial", "measure"}
+    for _, text in specs:
+        assert not any(word in text for word in ("device", "cpu", "workers", "/tmp"))
 
 
 # ---- Whole files, or none --------------------------------------------------------------------
@@ -341,33 +328,28 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step, err
         write_atomic(path, "new")
     monkeypatch.undo()
     if isinstance(error, OSError):
-        assert isinstance(caught.value, UserError)
         assert str(path) in str(caught.value) and "No space left" in str(caught.value)
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
 
 
-def test_writing_below_a_file_is_a_user_error(tmp_path):
+def test_a_store_below_a_file_is_a_user_error(tmp_path):
     (tmp_path / "taken").write_text("")
+    store = Store(tmp_path / "taken")
     with pytest.raises(UserError, match=r"cannot write .*taken"):
-        write_atomic(tmp_path / "taken" / "file", b"")
-    with pytest.raises(UserError, match="cannot write"):
-        Store(tmp_path / "taken").put("quality", SPEC, VALUE, {})
-    assert Store(tmp_path / "taken").get("quality", SPEC) is None
-
-
-def test_entries_come_back_as_they_went(tmp_path):
-    store = Store(tmp_path)
+        store.put("quality", SPEC, VALUE, {})
+    with pytest.raises(UserError, match=r"cannot write .*taken"), store.lock("quality", "00"):
+        pass
     assert store.get("quality", SPEC) is None
+
+
+def test_entries_and_tensors_come_back_as_they_went(tmp_path):
+    store = Store(tmp_path)
+    assert store.get("quality", SPEC) is store.get_tensors("original", "00") is None
     put = store.put("quality", SPEC, VALUE, {"wall": 1.5})
     assert store.get("quality", SPEC) == put
     assert (put.value, put.machine, put.spec) == (VALUE, {"wall": 1.5}, SPEC)
     assert store.get("fairness", SPEC) is None
-
-
-def test_tensors_come_back_as_they_went(tmp_path):
-    store = Store(tmp_path)
-    assert store.get_tensors("original", "00") is None
     store.put_tensors("original", "00", TENSORS)
     read = store.get_tensors("original", "00")
     assert read.keys() == TENSORS.keys()
@@ -382,126 +364,146 @@ def flipped(data, at):
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[: len(data) // 2],
-        lambda data: b"",
-        lambda data: data.replace(b"12.5", b"13.5"),
-        lambda data: data.replace(b'"lr":0.1', b'"lr":0.2'),
-        lambda data: data.replace(b'"wall":1', b'"wall":2'),
-        lambda data: b"\xff\xfe" + data,
-        lambda data: b"[]",
-        lambda data: b"12",
-        lambda data: data.replace(b"12.5", b"NaN"),
-        lambda data: data.replace(b'"checksum"', b'"checksome"'),
-    ],
-)
-def test_a_damaged_entry_is_named_and_set_aside(tmp_path, damage):
+def folder(path):
+    (path / "inside").mkdir(parents=True)
+
+
+def huge(path):
+    path.touch()
+    os.truncate(path, 2**32)
+
+
+OTHERS = {"folder": folder, "pipe": os.mkfifo, "4 GiB of nothing": huge}
+ENTRY = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "value": lambda data: data.replace(b"12.5", b"13.5"),
+    "spec": lambda data: data.replace(b'"lr":0.1', b'"lr":0.2'),
+    "machine": lambda data: data.replace(b'"wall":1', b'"wall":2'),
+    "bytes": lambda data: b"\xff\xfe" + data,
+    "list": lambda data: b"[]",
+    "number": lambda data: b"12",
+    "nan": lambda data: data.replace(b"12.5", b"NaN"),
+    "no checksum": lambda data: data.replace(b'"checksum"', b'"checksome"'),
+    "deep": lambda data: b"[" * 200_000,
+    "less deep": lambda data: data.replace(b"12.5", b"[" * 990 + b"]" * 990),
+}
+TENSOR = {
+    "cut": lambda data: data[:-5],
+    "head alone": lambda data: data[:20],
+    "empty": lambda data: b"",
+    "a bit": lambda data: flipped(data, len(data) - 3),
+    "a bit of the head": lambda data: flipped(data, 3),
+    "a name": lambda data: data.replace(b"weight", b"wright"),
+    "no checksum": lambda data: data.replace(b"checksum", b"checksam"),
+    "zip": lambda data: b"PK\x03\x04" + data,
+}
+
+
+def damage(path, how):
+    """Damage a file as `how` says: a function of its content, or of a path where nothing is."""
+    if how in OTHERS.values():
+        path.unlink()
+        return how(path)
+    bad = how(path.read_bytes())
+    assert bad != path.read_bytes()
+    return path.write_bytes(bad)
+
+
+@pytest.mark.parametrize("how", ENTRY | OTHERS)
+def test_a_damaged_entry_is_named_and_set_aside(tmp_path, how):
     store = Store(tmp_path)
     entry = store.put("quality", SPEC, VALUE, {"wall": 1})
     path = store.path("quality", entry.key)
-    bad = damage(path.read_bytes())
-    assert bad != path.read_bytes()
-    path.write_bytes(bad)
+    damage(path, (ENTRY | OTHERS)[how])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert store.get("quality", SPEC, repair=False) is None and path.exists()
     with pytest.warns(UserWarning, match=f"{path.name} is damaged"):
         assert store.get("quality", SPEC) is None
-    assert not path.exists()
-    assert path.with_name(path.name + ".damaged").read_bytes() == bad
+    assert not path.exists() and path.with_name(path.name + ".damaged").exists()
     store.put("quality", SPEC, VALUE, {"wall": 1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.get("quality", SPEC) == entry
 
 
-def test_a_foreign_entry_is_named_and_set_aside(tmp_path):
-    store = Store(tmp_path)
-    theirs = store.put("quality", {**SPEC, "seed": 1}, VALUE, {})
-    ours = store.path("quality", key_of("quality", SPEC))
-    ours.write_bytes(store.path("quality", theirs.key).read_bytes())
-    with pytest.warns(UserWarning, match=f"{ours.name} is another"):
-        assert store.get("quality", SPEC) is None
-    assert store.get("quality", {**SPEC, "seed": 1}) == theirs
-    other_stage = store.path("fairness", key_of("fairness", SPEC))
-    other_stage.parent.mkdir()
-    other_stage.write_bytes(store.path("quality", theirs.key).read_bytes())
-    with pytest.warns(UserWarning, match="another stage"):
-        assert store.get("fairness", SPEC) is None
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[:-5],
-        lambda data: data[:20],
-        lambda data: b"",
-        lambda data: flipped(data, len(data) - 3),
-        lambda data: flipped(data, 3),
-        lambda data: data.replace(b"weight", b"wrights"[:6]),
-        lambda data: data.replace(b"checksum", b"checksam"),
-        lambda data: b"PK\x03\x04" + data,
-    ],
-)
-def test_damaged_tensors_are_named_and_set_aside(tmp_path, damage):
+@pytest.mark.parametrize("how", TENSOR | OTHERS)
+def test_damaged_tensors_are_named_and_set_aside(tmp_path, how):
     store = Store(tmp_path)
     store.put_tensors("original", "00", TENSORS)
     path = store.path("original", "00", "safetensors")
-    bad = damage(path.read_bytes())
-    assert bad != path.read_bytes()
-    path.write_bytes(bad)
-    with pytest.warns(UserWarning, match=r"00\.safetensors is damaged"):
+    damage(path, (TENSOR | OTHERS)[how])
+    with pytest.warns(UserWarning, match=r"00\.safetensors is "):
         assert store.get_tensors("original", "00") is None
-    assert path.with_name(path.name + ".damaged").read_bytes() == bad and not path.exists()
+    assert not path.exists() and path.with_name(path.name + ".damaged").exists()
 
 
-def test_foreign_tensors_are_set_aside(tmp_path):
-    store = Store(tmp_path)
+def test_what_is_another_stages_is_set_aside(tmp_path):
+    store, other = Store(tmp_path), {**SPEC, "seed": 1}
+    theirs = store.put("quality", other, VALUE, {})
+    for stage in ("quality", "fairness"):
+        ours = store.path(stage, key_of(stage, SPEC))
+        ours.parent.mkdir(exist_ok=True)
+        ours.write_bytes(store.path("quality", theirs.key).read_bytes())
+        with pytest.warns(UserWarning, match=f"{ours.name} is another stage's"):
+            assert store.get(stage, SPEC) is None
+    assert store.get("quality", other) == theirs
     store.put_tensors("original", "00", TENSORS)
     path = store.path("original", "01", "safetensors")
     path.write_bytes(store.path("original", "00", "safetensors").read_bytes())
-    with pytest.warns(UserWarning, match=r"01\.safetensors"):
+    with pytest.warns(UserWarning, match=r"01\.safetensors is another stage's"):
         assert store.get_tensors("original", "01") is None
     assert store.get_tensors("original", "00") is not None
 
 
-def test_two_workers_may_find_the_same_damage(tmp_path):
-    path = tmp_path / "x.json"
-    path.write_text("{")
-    with pytest.warns(UserWarning):
-        set_aside(path, "damaged")
-    assert set_aside(path, "damaged").read_text() == "{"
+def test_a_lock_tells_who_has_it(tmp_path):
+    store = Store(tmp_path)
+    late = store.lock("original", "00", deadline=time.time() + 0.1)
+    with store.lock("original", "00"), pytest.raises(OutOfTime, match=f"by .* {os.getpid()}"), late:
+        pass
+    with store.lock("original", "00", deadline=0.0):
+        pass
 
 
-def test_what_is_damaged_is_computed_again(computed, tmp_path):
-    profile, folder, _ = computed
-    shutil.copytree(folder, tmp_path / "store")
-    lab = tiny_lab(profile, tmp_path / "store")
-    before = {cell: [entry.value for entry in lab.run_cell(cell)] for cell in cells_of(profile)}
+def test_what_is_damaged_is_computed_again(whole, tmp_path):
+    """To the same values, and with its time as at first; a split that is damaged, too."""
+    shutil.copytree(whole.store.folder, tmp_path / "store")
+    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
+    cells = cells_of(lab.profile)
+    before = {cell: [entry.value for entry in lab.run(cell)] for cell in cells}
     weights = lab.model(CF).state_dict()
     stages = {stage.name: stage for stage in lab.stages(CF)}
     entry = lab.store.path("quality", stages["quality"].key)
     entry.write_bytes(flipped(entry.read_bytes(), 300))
     tensors = lab.store.path("unlearn", stages["unlearn"].key, "safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-9])
-    again = tiny_lab(profile, tmp_path / "store")
+    split = lab.store.folder / f"splits/{lab.split(CF.forget, 0).hash[:20]}.json"
+    split.write_text(split.read_text().replace("[", "[1, ", 1))
+    again = tiny_lab(lab.profile, lab.store.folder)
     with pytest.warns(UserWarning) as caught:
         outcome, _ = run_all(again)
-    assert {str(w.message).split()[0] for w in caught} == {entry.name, tensors.name}
+    named = {str(w.message).split()[0] for w in caught}
+    assert named == {entry.name, tensors.name, split.name}
     assert (outcome.done, outcome.failed) == (1, [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        after = {c: [entry.value for entry in again.run_cell(c)] for c in cells_of(profile)}
-    assert after == before
+        assert {cell: [e.value for e in again.run(cell)] for cell in cells} == before
+        again.keep_splits()
     for name, value in again.model(CF).state_dict().items():
         assert torch.equal(value, weights[name])
+    assert (
+        again.done(stages["unlearn"]).machine.keys() == lab.done(stages["unlearn"]).machine.keys()
+    )
+    assert {"wall", "commit", "seconds"} <= again.done(stages["unlearn"]).machine.keys()
 
 
-def test_no_pickle(computed):
+def test_no_pickle_on_disk(whole):
     words = ("torch.save(", "torch.load(", "import pickle", "pickle.load", "np.load(")
     for path in Path(unlearnkit.__file__).parent.rglob("*.py"):
         assert not [word for word in words if word in path.read_text()], path
-    endings = {path.suffix for path in computed[1].rglob("*") if path.is_file()}
-    assert endings == {".json", ".safetensors"}
+    endings = {path.suffix for path in whole.store.folder.rglob("*") if path.is_file()}
+    assert endings == {".json", ".safetensors", ".lock"}
 
 
 # ---- Names -----------------------------------------------------------------------------------

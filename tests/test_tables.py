@@ -10,12 +10,13 @@ import pytest
 from helpers_report import EPSILONS, few, invented, model, realistic
 
 from unlearnkit.errors import UserError
+from unlearnkit.names import ID, READINGS
 from unlearnkit.report import NothingToDraw, publish, publish_all, tables
 from unlearnkit.report import study as studies
 from unlearnkit.report.frames import arranged, excess, forget_title, over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.report.stats import Spread
-from unlearnkit.results import ID, READINGS
+from unlearnkit.report.tidy import COLUMNS
 
 NAMES = ["UA", "RA", "TA", "MIA"]
 
@@ -50,7 +51,7 @@ def test_a_study_is_the_same_in_memory_and_read_from_its_folder(tmp_path):
     moved = model("cf", 5, log={"hits": 0.5}, robust={"transfer/pgd": {0: 1}})
     models = [*few(checkpoints=()), moved]
     memory, read = invented(models), invented(models, folder=tmp_path / "results" / "quick")
-    for name, columns in studies.COLUMNS.items():
+    for name, columns in COLUMNS.items():
         mine, theirs = (getattr(s, name).sort_values(columns[:-1]) for s in (memory, read))
         pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
         assert list(mine) == columns == list(getattr(invented([]), name))

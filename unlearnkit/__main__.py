@@ -1,28 +1,40 @@
-"""`python -m unlearnkit`: run the notebooks, compute without them, redraw what is there."""
+"""`python -m unlearnkit`: compute a study, run its notebooks, redraw what is there."""
 
 import argparse
-import os
+import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from unlearnkit.errors import UserError
+from unlearnkit import results
+from unlearnkit.errors import UserError, one_line
+from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="compute what is missing, then execute the notebooks")
+    run = commands.add_parser(
+        "run", help="compute, execute the notebooks, redraw what is committed"
+    )
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
     compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
     sweep = commands.add_parser("sweep", help="try the rates of a profile's [sweep]")
-    report = commands.add_parser("report", help="redraw every table and figure from results")
+    report = commands.add_parser("report", help="redraw tables and figures from stored results")
     commands.add_parser("readme", help="fill README.md's tables from the committed results")
+    prune = commands.add_parser("prune", help="show what the store holds and no profile needs")
+    prune.add_argument("--yes", action="store_true", help="delete it")
     for command in (run, compute, sweep, report):
-        command.add_argument("--profile", default="quick", help="name, or path of a .toml file")
+        default = None if command is report else "quick"
+        text = "name, or path of a .toml file" + (
+            "; default: every committed study" if command is report else "; default: quick"
+        )
+        command.add_argument("--profile", default=default, help=text)
         command.add_argument(
             "--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's"
         )
@@ -37,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
         )
     for command in (run, compute):
         command.add_argument("--plan", action="store_true", help="print the plan, and stop")
+        command.add_argument(
+            "--scheduler", metavar="ADDRESS", help="compute on the Dask cluster there"
+        )
     return top
 
 
@@ -46,63 +61,68 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     began = time.monotonic()
     try:
-        commands = (run, compute, sweep, report, readme)
+        commands = (run, compute, sweep, report, readme, prune)
         status = {command.__name__: command for command in commands}[options.command](options)
     except UserError as error:
         print(f"unlearnkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("unlearnkit: interrupted; what was done is stored", file=sys.stderr)
+        again = shlex.join(arguments if arguments is not None else sys.argv[1:])
+        print(
+            "unlearnkit: interrupted; what was done is stored, and "
+            f"`python -m unlearnkit {again}` goes on from there",
+            file=sys.stderr,
+        )
         return 130
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"{'Done' if status == 0 else 'Ended'} in {minutes} min {seconds:02d} s.")
     return status
 
 
-def compute(options: argparse.Namespace, before_report: Callable[[], int] = lambda: 0) -> int:
+def compute(options: argparse.Namespace, then: Callable[[], int] = lambda: 0) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `before_report` is done in between, once the results are complete; it returns an exit status.
+    `then` is done in between, once the results are complete; it returns an exit status.
     """
-    from unlearnkit import results
-    from unlearnkit.study import compute as computing
-    from unlearnkit.study import run as study
+    from unlearnkit.study import load_profile, run
+    from unlearnkit.study.compute import compute as work
+    from unlearnkit.study.compute import default_workers
     from unlearnkit.study.plan import cells_of, make_plan
-    from unlearnkit.study.profile import load_profile
 
-    profile = load_profile(options.profile)
-    deadline = _deadline(options)
-    name = study.name_of(profile, options.dataset)
-    study.check_source(name, options.dataset or profile["dataset"])
-    lab = study.open_lab(profile, options.dataset, device=options.device)
-    workers = options.workers or computing.default_workers(lab.device)
+    profile, deadline = load_profile(options.profile), _deadline(options)
+    name = run.name_of(profile, options.dataset)
+    lab = run.open_lab(profile, options.dataset, device=options.device)
     plan = make_plan(lab, cells_of(profile))
     own, committed = results.own_results(name), results.committed_folder(name)
-    expected = plan.seconds(results.recorded_walls(own, committed))
-    print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
-    print(f"  stored: {plan.stages - plan.lacking} of {plan.stages} stages in {lab.store.folder}")
-    print(f"  to compute: {plan.lacking} stages of {len(plan.missing)} models, {workers} at a time")
-    print(f"  expected: {_expectation(expected, workers)}", flush=True)
-    if options.plan:
-        return 0
-    outcome = computing.compute(lab, plan, workers=workers, deadline=deadline, report=_say)
-    finished = study.keep_study(lab, options.dataset, workers)
-    for cell, message in outcome.failed:
-        print(f"unlearnkit: {cell} failed: {message}", file=sys.stderr)
+    with _executor(options.scheduler) as cluster:
+        workers = cluster.workers if cluster else options.workers or default_workers(lab.device)
+        expected = plan.seconds(results.recorded_walls(own, committed))
+        print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
+        there, models = plan.stages - plan.lacking, len(plan.missing)
+        print(f"  stored: {there} of {plan.stages} stages in {lab.store.folder}")
+        print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")
+        print(f"  expected: {_expectation(expected, workers)}", flush=True)
+        if options.plan:
+            return 0
+        # The name of the results is taken before the work, not after it.
+        run.note_source(profile, options.dataset)
+        how = {"executor": cluster, "device": options.device} if cluster else {}
+        outcome = work(lab, plan, workers=workers, deadline=deadline, report=_say, **how)
+    run.keep_study(lab, options.dataset)
+    for cell, error in outcome.failed:
+        print(f"unlearnkit: {cell} failed: {one_line(error)}", file=sys.stderr)
     if outcome.stopped:
         print("Stopped for the time limit; the same command goes on from here.")
-    whole = not (outcome.failed or outcome.stopped)
-    accept = options.accept and not outcome.failed
     if options.accept and outcome.failed:
         print("unlearnkit: not accepted: some cells failed", file=sys.stderr)
-    status = before_report() if whole else 0
-    _compare(finished, committed, accept)
+    status = 0 if outcome.failed or outcome.stopped else then()
+    _compare(own, committed, accept=options.accept and not outcome.failed)
     print(f"Results: {own}")
     return 1 if outcome.failed else status
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compute, then execute the notebooks, which draw every table and figure."""
+    """Compute, execute the notebooks on what was computed, redraw every committed study."""
     from unlearnkit.study import notebooks
 
     chosen = notebooks.choose(options.notebooks)
@@ -110,97 +130,68 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
-    """Execute the notebooks on this machine's results; return the exit status."""
-    from unlearnkit.files import default_folder, output_folder
-    from unlearnkit.study import notebooks
-    from unlearnkit.study import run as study
-    from unlearnkit.study.profile import load_profile
+    from unlearnkit.study import load_profile, notebooks
+    from unlearnkit.study.run import name_of
 
-    profile = load_profile(options.profile)
-    name = study.name_of(profile, options.dataset)
+    name = name_of(load_profile(options.profile), options.dataset)
     folder = output_folder() / "executed" / name
     print(f"Notebooks, into {folder}:", flush=True)
-    # A profile given as a file is named by its path; the notebooks run in another folder.
-    settings = options.profile
-    if settings.endswith(".toml"):
-        settings = str(Path(settings).expanduser().resolve())
-    parameters = {"profile": settings, "dataset": _absolute(options.dataset or "")}
-    if parameters["dataset"].startswith("folder:"):
-        parameters["folder"] = parameters["dataset"].removeprefix("folder:")
-    known = set().union(*map(notebooks.parameter_names, chosen))
-    done = notebooks.execute(
+    # Absolute paths: the notebooks run in another folder.
+    parameters = {"profile": options.profile, "dataset": options.dataset}
+    if options.profile.endswith(".toml"):
+        parameters["profile"] = str(Path(options.profile).expanduser().resolve())
+    if source := source_folder(options.dataset or ""):
+        parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
+    failed = notebooks.execute(
         chosen,
         folder,
-        # The quickstart has no profile; where no data set is named, each notebook has its own.
-        {name: value for name, value in parameters.items() if value and name in known},
-        workers=options.workers or min(2, os.cpu_count() or 1),
+        {name: value for name, value in parameters.items() if value},
+        {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": str(default_folder().resolve())},
+        workers=options.workers or min(2, cpu_count()),
         report=_say,
-        # Absolute: the notebooks run in another folder.
-        environment={
-            "UNLEARNKIT_OWN_RESULTS": "1",
-            "UNLEARNKIT_STORE": str(default_folder().resolve()),
-        },
     )
-    failed = [result for result in done if result.error]
-    for result in failed:
-        print(f"unlearnkit: notebook {result.name} failed in {result.error}", file=sys.stderr)
+    for line in failed:
+        print(f"unlearnkit: notebook {line}", file=sys.stderr)
     print(f"Executed notebooks: {folder}")
-    print(f"Tables and figures: {output_folder() / 'figures' / name}")
     return 1 if failed else 0
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Try every rate of the profile's [sweep] on its validation forget set, and name the best."""
-    from unlearnkit import results
-    from unlearnkit.report.sweep import disagreements, rounded
-    from unlearnkit.study import run as study
+    from unlearnkit.study import load_profile, run
     from unlearnkit.study import sweep as sweeps
-    from unlearnkit.study.compute import default_workers
-    from unlearnkit.study.profile import load_profile
 
-    profile = load_profile(options.profile)
-    deadline = _deadline(options)
-    name = study.name_of(profile, options.dataset)
-    study.check_source(name, options.dataset or profile["dataset"])
-    lab = study.open_lab(profile, options.dataset, device=options.device)
-    workers = options.workers or default_workers(lab.device)
-    table, whole = sweeps.run_sweep(lab, workers=workers, deadline=deadline, report=_say)
-    own, committed = results.own_results(name), results.committed_folder(name)
-    sweeps.write_sweep(table, own)
-    if options.accept and whole:
-        sweeps.write_sweep(table, committed)
-    shown = rounded(table).assign(lr=table["lr"].map("{:g}".format))
-    print(shown.to_string(index=False))
+    profile, deadline = load_profile(options.profile), _deadline(options)
+    lab = run.open_lab(profile, options.dataset, device=options.device)
+    table, whole = sweeps.run_sweep(lab, workers=options.workers, deadline=deadline, report=_say)
+    name = run.name_of(profile, options.dataset)
+    places = [results.own_results(name)]
+    places += [results.committed_folder(name)] if options.accept and whole else []
+    for folder in places:
+        results.write_sweep(table, folder)
+    print(table.round(4).to_string(index=False))
     if not whole:
         print("Stopped for the time limit; the same command goes on from here.")
-    for line in disagreements(study.hyperparameters(profile), table):
+    for line in results.disagreements(run.hyperparameters(profile), table):
         print(f"The sweep's choice for profile {profile.name}: {line}")
-    print(f"Sweep: {(committed if options.accept and whole else own) / 'sweeps'}")
+    print(f"Sweep: {places[-1] / 'sweeps'}")
     return 0
 
 
 def report(options: argparse.Namespace) -> int:
-    """Redraw every table and figure from this machine's results, or else the committed ones."""
-    from unlearnkit import results
-    from unlearnkit.report.publish import NAMES, publish
-    from unlearnkit.report.study import load_study, read_study
-    from unlearnkit.study import run as study
-    from unlearnkit.study.profile import load_profile
+    """Redraw tables and figures: of one study, this machine's and the committed one, or of all."""
+    from unlearnkit.report import publish_all, read_study, stored
 
-    profile = load_profile(options.profile)
-    name = study.name_of(profile, options.dataset)
-    own = results.own_results(name)
-    study.check_source(name, options.dataset or profile["dataset"])
-    if own.exists():
-        found = read_study(own)
-        _compare(found, results.committed_folder(name), accept=False)
+    if options.profile:
+        folders = stored(options.profile, options.dataset)
     else:
-        found = load_study(options.profile, options.dataset)
-    print(f"Drawing from {found.folder} ({found.stamp})")
-    for item in NAMES:
-        publish(found, item)
-        print(f"  {item}")
-    print(f"Tables and figures: {found.output}")
+        committed = results.committed_folder("")
+        folders = sorted(path.parent for path in committed.glob("*/study.json"))
+    for folder in folders:
+        study = read_study(folder)
+        print(f"Drawing from {folder} ({study.stamp})", flush=True)
+        publish_all(study, lambda line: _say(f"  {line}"))
+        print(f"Tables and figures: {study.output}")
     return 0
 
 
@@ -208,28 +199,49 @@ def readme(options: argparse.Namespace) -> int:
     """Fill the blocks of README.md from the committed results of the largest study."""
     from unlearnkit.report.readme import refresh
 
-    path, found = refresh()
-    print(f"{path}: filled from {found.folder} ({found.stamp})")
+    path, study = refresh()
+    print(f"{path}: filled from {study.folder} ({study.stamp})")
     return 0
 
 
-def _compare(study, committed: Path, accept: bool) -> None:
-    """Print how the study's results compare with the committed ones; replace them if asked to."""
-    from unlearnkit import reproduction, results
+def prune(options: argparse.Namespace) -> int:
+    """List what the store holds and no known study needs; delete it if asked to."""
+    from unlearnkit.study.run import prune as free
 
-    settings = study.profile["report"]
+    return free(delete=options.yes, report=_say)
+
+
+def _compare(own: Path, committed: Path, accept: bool) -> None:
+    """Print how this machine's results compare with the committed ones; replace them if asked."""
+    from unlearnkit.study.reproduction import compare, summary
+
+    ours = results.read(own)
+    settings = ours.study["settings"]["report"]
     tolerance = {"points": settings["tolerance_points"], "ratio": settings["tolerance_ratio"]}
+    held = 0
     if (committed / "study.json").exists():
-        compared = reproduction.compare(study.results, results.read(committed), **tolerance)
-        print(reproduction.summary(compared, **tolerance))
+        theirs = results.read(committed)
+        held = len(theirs.records)
+        print(summary(compare(ours, theirs, **tolerance), **tolerance))
     elif not accept:
         print(f"Reproduction: no committed results in {committed} to compare with")
-    held = len(list((committed / "cells").glob("*.json")))
-    if accept and len(study.results.records) < max(1, held):
-        raise UserError(f"not accepted: {study.extent}, and {committed} holds {held}")
+    if accept and len(ours.records) < max(1, held):
+        raise UserError(f"not accepted: {len(ours.records)} models, and {committed} holds {held}")
     if accept:
-        results.write(study.results, committed)
-        print(f"Accepted: these results ({study.extent}) are now in {committed}")
+        results.write(ours, committed)
+        print(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
+
+
+@contextmanager
+def _executor(address: str | None) -> Iterator[Any]:
+    """Yield the Dask cluster at `address`, None without one."""
+    if not address:
+        yield None
+        return
+    from unlearnkit.study.cluster import cluster_executor
+
+    with cluster_executor(address) as cluster:
+        yield cluster
 
 
 def _deadline(options: argparse.Namespace) -> float | None:
@@ -246,11 +258,6 @@ def _expectation(seconds: float | None, workers: int) -> str:
         return "unknown: nothing like it was recorded yet"
     minutes = seconds / workers / 60
     return "nothing to do" if seconds == 0 else f"about {max(1, round(minutes))} min"
-
-
-def _absolute(dataset: str) -> str:
-    kind, colon, path = dataset.partition(":")
-    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and colon else dataset
 
 
 def _say(line: str) -> None:

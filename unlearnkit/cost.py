@@ -1,47 +1,112 @@
-"""What a training's speed is held against: the FLOP of an image, the FLOP/s of the hardware."""
+"""What training costs: memory counted and measured, and what its speed is held against."""
 
 import copy
-import time
+import math
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from unlearnkit.training.batches import has_bf16
 
-SIDES = {"cuda": 8192, "cpu": 1024}  # of the square matrices multiplied
-SECONDS = 0.3
+@dataclass(frozen=True)
+class MemoryCount:
+    """Bytes one training step needs, counted: `total` is the sum of the other four."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Sum of the parts, in bytes."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def matmul_rate(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s at which `device` multiplies large square matrices: the best in 0.3 s.
+class _Saved:
+    """What autograd keeps instead of the tensor; dies with the graph node that saved it."""
 
-    Parameters
-    ----------
-    precision : "fp32" or "bf16"
-        As in a recipe: bf16 only where the hardware computes in it.
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class SavedBytes(saved_tensors_hooks):
+    """Counts what autograd saves for the backward pass of the forward passes inside the block.
+
+    `total` is known when the block ends, which has to be before the backward pass: the bytes of
+    the storages held then, each once and whole, without those of `model`'s parameters and buffers,
+    which are there anyway.
     """
-    side = SIDES.get(device.type, SIDES["cpu"])
-    bf16 = precision == "bf16" and has_bf16(device)
-    square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
-    seconds = [_seconds_of_matmul(square)]
-    while sum(seconds) < SECONDS:
-        seconds.append(_seconds_of_matmul(square))
-    return 2 * side**3 / min(seconds)
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(self._pack, lambda handle: handle.tensor)
+        self.total = 0
+        self._known = [*model.parameters(), *model.buffers()]
+        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+
+    def __enter__(self) -> "SavedBytes":
+        super().__enter__()
+        return self
+
+    def _pack(self, tensor: Tensor) -> _Saved:
+        # Detached: an output would hold the node that holds it, and neither would ever be freed.
+        handle = _Saved(tensor.detach())
+        self._saved.add(handle)
+        return handle
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        known = {tensor.untyped_storage().data_ptr() for tensor in self._known}
+        storages = [handle.tensor.untyped_storage() for handle in self._saved]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        self.total = sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
-def _seconds_of_matmul(square: torch.Tensor) -> float:
-    _wait(square.device)
-    began = time.perf_counter()
-    torch.mm(square, square)
-    _wait(square.device)
-    return time.perf_counter() - began
+@dataclass
+class Peak:
+    """Filled in when `peak_memory` ends: bytes, NaN where the device cannot say."""
+
+    bytes: float = math.nan
 
 
-def _wait(device: torch.device) -> None:
+@contextmanager
+def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
+    """Measure the peak of the device's memory while the block runs.
+
+    On CUDA the peak of what torch allocated on `device`; on a Linux CPU the peak resident size of
+    the whole process, interpreter included; elsewhere NaN. Blocks do not nest: the inner one
+    resets the outer one's mark.
+    """
+    peak, resettable, cuda = Peak(), False, torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    elif torch.device(device).type == "cpu":
+        with suppress(OSError):
+            resettable = Path("/proc/self/clear_refs").write_text("5") > 0
+    try:
+        yield peak
+    finally:
+        if cuda:
+            peak.bytes = float(torch.cuda.max_memory_allocated(device))
+        elif resettable:
+            mark = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+            peak.bytes = 1024.0 * int(mark.split()[0])
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether `device` computes in bfloat16 itself rather than emulating it."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and supported()
 
 
 def training_flops(model: nn.Module, image_size: int) -> float:
@@ -59,16 +124,14 @@ def training_flops(model: nn.Module, image_size: int) -> float:
     return counter.get_total_flops() / len(images)
 
 
-def hardware_facts(model: nn.Module, image_size: int, precision: str) -> dict[str, float]:
-    """Return what a training's images per second are held against.
+def matmul_rate(device: torch.device, precision: str) -> float:
+    """Return the FLOP/s at which `device` multiplies large square matrices: the best of 0.3 s.
 
-    Returns
-    -------
-    dict
-        `flop_per_image`, see `training_flops`; `matmul_rate` (FLOP/s) of the model's device.
+    `precision` is "fp32" or "bf16" as in a recipe: bf16 only where the hardware computes in it.
     """
-    device = next(model.parameters()).device
-    return {
-        "flop_per_image": training_flops(model, image_size),
-        "matmul_rate": matmul_rate(device, precision),
-    }
+    side = 8192 if device.type == "cuda" else 1024
+    bf16 = precision == "bf16" and has_bf16(device)
+    square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    threads = torch.get_num_threads()
+    timer = Timer("torch.mm(square, square)", globals={"square": square}, num_threads=threads)
+    return 2 * side**3 / min(timer.blocked_autorange(min_run_time=0.3).times)

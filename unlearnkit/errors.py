@@ -7,6 +7,10 @@ class UserError(ValueError):
     """Something in the input is wrong; one line says what, what is allowed, what to do."""
 
 
+class Unreadable(UserError):
+    """What lies at a path cannot be used: damaged, too large, or not a file at all."""
+
+
 def unknown(kind: str, value: object, known: Iterable[object]) -> UserError:
     """Return the error for a `value` that is not among the `known` ones of its `kind`."""
     return UserError(f"unknown {kind} {str(value)!r}; known: {', '.join(map(str, known))}")

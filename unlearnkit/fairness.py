@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.errors import UserError
+from unlearnkit.metrics import device_of
 from unlearnkit.models import norm_layers
-from unlearnkit.results import READINGS
+from unlearnkit.names import READINGS
 
 TRIMMED = 100  # 'trimmed_std' leaves out one in so many of a class's images
 # On a CPU a layer's output is measured in pieces of this many values, which stay in the cache
@@ -22,7 +23,6 @@ def class_sigma(
     *,
     num_classes: int,
     batch_size: int,
-    device: torch.device | str,
 ) -> dict[str, Tensor]:
     """Measure the spread of every class at the output of every normalisation layer.
 
@@ -35,12 +35,11 @@ def class_sigma(
     Parameters
     ----------
     model : nn.Module
-        Must live on `device`; its training modes are put back afterwards.
+        Its training modes are put back afterwards.
     images : uint8 Tensor [N, 3, H, W]
     labels : int64 Tensor [N], in [0, num_classes)
         Every class must occur; `balanced` picks equally many images of each.
     num_classes, batch_size : int
-    device : torch.device or str
 
     Returns
     -------
@@ -62,7 +61,7 @@ def class_sigma(
     layers = norm_layers(model)
     if not layers:
         raise UserError("this model has no normalisation layer, so it has no fairness-gap")
-    device = torch.device(device)
+    device = device_of(model)
     meters = {layer.module: _Meter(layer.module, num_classes) for layer in layers}
     with ExitStack() as stack:
         stack.enter_context(_evaluation(model))

@@ -1,12 +1,14 @@
-"""Writing files whole, and putting damaged ones out of the way."""
+"""Writing files whole, reading them with care, and putting damaged ones out of the way."""
 
+import json
 import os
 import re
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
-from unlearnkit.errors import UserError
+from unlearnkit.errors import Unreadable, UserError, one_line
 
 
 def plain_name(text: str) -> str:
@@ -15,42 +17,50 @@ def plain_name(text: str) -> str:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` beside `path`, flush it to the disk and rename it into place.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be made or written to.
-    """
-    data = content.encode() if isinstance(content, str) else content
+    """Write `content` beside `path`, flush it to the disk, rename it into place; else UserError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)
             os.replace(name, path)
-        except BaseException:
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; nothing there was changed"
-        ) from None
+        why = f"{error.strerror}; nothing there was changed"
+        raise UserError(f"cannot write {path}: {why}") from None
 
 
-def set_aside(path: Path, what: str) -> Path:
-    """Rename a damaged or foreign file to `NAME.damaged`, say so in a warning, return its place.
+def read_json(path: Path, limit: int = 64 * 2**20) -> Any:
+    """Return what a JSON file of at most `limit` bytes holds.
 
     Raises
     ------
-    UserError
-        If the folder cannot be written to.
+    FileNotFoundError : nothing is there.
+    Unreadable : it is no plain file, too large, not UTF-8 or not JSON.
+    UserError : the system does not let it be read.
     """
+    try:
+        if path.stat().st_size > limit or not path.is_file():
+            raise ValueError(f"not a plain file of at most {limit} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"no file {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path} is damaged: {one_line(error)}") from None
+
+
+def set_aside(path: Path, what: str) -> Path:
+    """Rename a damaged or foreign file or folder to `NAME.damaged`, warn, return its new place."""
     aside = path.with_name(path.name + ".damaged")
+    while aside.is_dir() or (path.is_dir() and aside.exists()):  # what a rename cannot replace
+        aside = aside.with_name(aside.name + ".damaged")
     try:
         os.replace(path, aside)
     except FileNotFoundError:
@@ -61,9 +71,24 @@ def set_aside(path: Path, what: str) -> Path:
     return aside
 
 
-def default_folder() -> Path:
-    """Return the store's folder: $UNLEARNKIT_STORE, or `artifacts` in the project."""
-    return Path(os.environ.get("UNLEARNKIT_STORE", project_folder() / "artifacts"))
+def source_folder(dataset: str) -> Path | None:
+    """Return the folder that 'folder:PATH' names, there or not; None for other data sets.
+
+    Raises
+    ------
+    UserError : no folder can have that name.
+    """
+    kind, colon, path = dataset.partition(":")
+    if kind != "folder" or not colon:
+        return None
+    try:
+        if not path.strip():
+            raise ValueError("folder: needs a path, as in folder:PATH")
+        folder = Path(path.strip()).expanduser().resolve()
+        folder.exists()  # raises where a name is too long
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"no folder {path!r}: {one_line(error)}") from None
+    return folder
 
 
 def project_folder() -> Path:
@@ -72,6 +97,18 @@ def project_folder() -> Path:
     return beside if (beside / "notebooks").is_dir() else Path.cwd()
 
 
+def default_folder() -> Path:
+    """Return the store's folder: $UNLEARNKIT_STORE, or `artifacts` in the project."""
+    return Path(os.environ.get("UNLEARNKIT_STORE") or project_folder() / "artifacts")
+
+
 def output_folder() -> Path:
     """Return where figures/ and executed/ are written: $UNLEARNKIT_OUTPUT, or the project."""
-    return Path(os.environ.get("UNLEARNKIT_OUTPUT", project_folder()))
+    return Path(os.environ.get("UNLEARNKIT_OUTPUT") or project_folder())
+
+
+def cpu_count() -> int:
+    """Return how many cores this process may use, by its affinity and its container's limit."""
+    import joblib
+
+    return joblib.cpu_count()

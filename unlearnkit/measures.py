@@ -1,53 +1,80 @@
-"""What is measured of a model: each function returns the JSON value of one stage."""
+"""What is measured of a model: functions of (model, data, split) that return a JSON value.
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+They compute where the model is, and leave it as it was. A number of your own is one function::
+
+    @measure("confidence", title="Mean confidence (%)")
+    def confidence(model, data, split, *, seed, batch_size):
+        logits = metrics.predictions(model, data.test_images, batch_size=batch_size)
+        return 100 * logits.softmax(1).amax(1).mean().item()
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearnkit import attacks, fairness, metrics, models, privacy
-from unlearnkit.results import Cell
+from unlearnkit import attacks, fairness, metrics
+from unlearnkit.data import ImageData
+from unlearnkit.data.splits import Split
+from unlearnkit.errors import UserError, unknown
+from unlearnkit.models import norm_layers
 from unlearnkit.seeding import derive, stream
-from unlearnkit.study.store import key_of
-
-if TYPE_CHECKING:
-    from unlearnkit.study.lab import Lab
 
 
-def image_counts(cell: Cell, entry: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many images of each set to attack; restricted models only on test images."""
-    whole = cell.scope == "all" and cell.progress == 1
-    return {
-        "test": entry["test"],
-        "retain": entry["retain"] if whole else 0,
-        "forget": entry["forget"] if whole else 0,
-    }
+@dataclass(frozen=True)
+class Measure:
+    """A registered scalar measure: its name in profiles, title in tables and decimals shown."""
+
+    name: str
+    title: str
+    digits: int
+    version: int
+    function: Callable[..., float]
 
 
-def attack_identity(name: str) -> dict[str, Any]:
-    """Return what of an attack's registration changes its results."""
-    chosen = attacks.get_attack(name)
-    return {
-        "name": name,
-        "version": chosen.version,
-        "norm": chosen.norm,
-        "nested": chosen.nested,
-    }
+MEASURES: dict[str, Measure] = {}
 
 
-def quality(lab: "Lab", cell: Cell) -> dict[str, Any]:
-    """Return UA, RA, TA, FA and MIA in %, and TA_forgotten where a class is forgotten."""
-    model, data = lab.model(cell), lab.data
-    split = lab.split(cell.forget, cell.seed)
-    size = lab.profile["measure"]["batch_size"]
+def measure(name: str, *, title: str = "", digits: int = 1, version: int = 1) -> Callable:
+    """Register a function (model, data, split, *, seed, batch_size) -> float; again to replace it.
+
+    `version` is part of every stored result's key: raise it when the measure's meaning changes.
+    """
+
+    def register(function: Callable[..., float]) -> Callable[..., float]:
+        MEASURES[name] = Measure(name, title or name, digits, version, function)
+        return function
+
+    return register
+
+
+def scalar(
+    model: nn.Module, data: ImageData, split: Split, *, name: str, seed: int, batch_size: int
+) -> dict[str, Any]:
+    """Return `name` and `value` of a registered measure, taken in evaluation mode."""
+    if name not in MEASURES:
+        raise unknown("measure", name, MEASURES)
+    with metrics.evaluating(model):
+        value = MEASURES[name].function(model, data, split, seed=seed, batch_size=batch_size)
+    if not math.isfinite(value):
+        raise UserError(f"measure {name} gave {value}; it must return a finite number")
+    return {"name": name, "value": float(value)}
+
+
+def quality(
+    model: nn.Module, data: ImageData, split: Split, *, seed: int, mia_images: int, batch_size: int
+) -> dict[str, float]:
+    """Return UA, RA, TA, FA and MIA in %, and TA_forgotten where a class is forgotten.
+
+    `mia_images` limits members and non-members each; 0 takes as many as there are.
+    """
 
     def look(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        logits = metrics.predictions(
-            model, images[index.to(lab.device)], batch_size=size, device=lab.device
-        )
-        return logits, labels[index.to(lab.device)].cpu()
+        index = index.to(images.device)
+        return metrics.predictions(model, images[index], batch_size=batch_size), labels[index].cpu()
 
     retain = look(data.train_images, data.train_labels, split.retain)
     forget = look(data.train_images, data.train_labels, split.forget)
@@ -59,140 +86,158 @@ def quality(lab: "Lab", cell: Cell) -> dict[str, Any]:
         value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
         test = test[0][~inside], test[1][~inside]
     value["TA"] = _accuracy(*test)
-    limit = lab.profile["measure"]["mia_images"] or None
-    sides = [privacy.true_class_confidence(*side) for side in (retain, test, forget)]
-    generator = stream(cell.seed, "membership")
+    sides = [metrics.true_class_confidence(*side) for side in (retain, test, forget)]
+    generator, limit = stream(seed, "membership"), mia_images or None
     sides[:2] = [side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]]
-    value["MIA"] = privacy.mia_efficacy(*sides, seed=cell.seed)
+    value["MIA"] = metrics.mia_efficacy(*sides, seed=seed)
     return value
 
 
-def spread(lab: "Lab", cell: Cell) -> dict[str, Any]:
-    """Return each reading of sigma [layers][classes] on the test images, and the layers' names."""
-    model, measure = lab.model(cell), lab.profile["measure"]
-    index = fairness.balanced(
-        lab.data.test_labels,
-        measure["fairness_images_per_class"] or None,
-        lab.data.num_classes,
-        derive(cell.seed, "fairness"),
-    ).to(lab.device)
-    sigma = fairness.class_sigma(
-        model,
-        lab.data.test_images[index],
-        lab.data.test_labels[index],
-        num_classes=lab.data.num_classes,
-        batch_size=measure["batch_size"],
-        device=lab.device,
-    )
-    value = {name: _rounded(table) for name, table in sigma.items()}
-    value["layers"] = [layer.name for layer in models.norm_layers(model)]
-    value["images_per_class"] = len(index) // lab.data.num_classes
-    return value
+def sigma(
+    model: nn.Module, data: ImageData, *, seed: int, images_per_class: int, batch_size: int
+) -> dict[str, Any]:
+    """Return each reading of sigma [layers][classes] on the test images, and the layers' names.
 
-
-def _attacked_images(
-    lab: "Lab", cell: Cell, entry: Mapping[str, Any]
-) -> tuple[dict[str, slice], Tensor, Tensor]:
-    """Return the images [N, 3, H, W] and labels [N] to attack, and where each set lies in them.
-
-    Test, retain and forget images, drawn by seed, go through the attack together.
+    `images_per_class` is a wish; 0 takes as many as the rarest class has.
     """
-    split, data = lab.split(cell.forget, cell.seed), lab.data
+    wish, count = images_per_class or None, data.num_classes
+    index = fairness.balanced(data.test_labels, wish, count, derive(seed, "fairness"))
+    index = index.to(data.test_images.device)
+    images, labels = data.test_images[index], data.test_labels[index]
+    found = fairness.class_sigma(model, images, labels, num_classes=count, batch_size=batch_size)
+    # Six significant digits: more than float32 activations carry.
+    value: dict[str, Any] = {
+        reading: [[float(f"{number:.6g}") for number in row] for row in table.tolist()]
+        for reading, table in found.items()
+    }
+    value["layers"] = [layer.name for layer in norm_layers(model)]
+    value["images_per_class"] = len(index) // count
+    return value
+
+
+def robustness(
+    model: nn.Module,
+    data: ImageData,
+    split: Split,
+    *,
+    attack: str,
+    options: Mapping[str, Any],
+    epsilons: Sequence[float],
+    images: Mapping[str, int],
+    seed: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Return what an attack on the model leaves right of each set of images.
+
+    Parameters
+    ----------
+    epsilons : in units of 1/255, above 0, in any order.
+    images : how many "test", "retain" and "forget" images to attack, drawn by `seed`.
+
+    Returns
+    -------
+    dict
+        `epsilons`: 0 and the others, ascending; `sets`: for each set with images `n` [C], the
+        images of each class, and `right` [epsilons][C], how many of them are still right.
+    """
+    pictures, labels, sets = _attacked(data, split, images, seed)
+    how = _how(data, attack, options, [0, *epsilons], seed, batch_size)
+    right = attacks.robust_curve(model, pictures, labels, **how)
+    return _counted(right, labels, sets, epsilons, data.num_classes)
+
+
+def adversarial(
+    source_model: nn.Module, data: ImageData, split: Split, *, images: Mapping[str, int], **how: Any
+) -> Tensor:
+    """Return images made on a source, float32 [epsilons, N, 3, H, W] in [0, 1], for `transfer`.
+
+    Keywords as in `robustness`, which attacks the same images.
+    """
+    pictures, labels, _ = _attacked(data, split, images, how["seed"])
+    return attacks.transfer_images(source_model, pictures, labels, **_how(data, **how))
+
+
+def transfer(
+    model: nn.Module,
+    adversarial_images: Tensor,
+    data: ImageData,
+    split: Split,
+    *,
+    images: Mapping[str, int],
+    **how: Any,
+) -> dict[str, Any]:
+    """Return what `adversarial`'s images leave right on another model, as `robustness` does.
+
+    An image that the model gets wrong when clean stays wrong, unless the attack is random noise.
+    """
+    pictures, labels, sets = _attacked(data, split, images, how["seed"])
+    shown = (pictures, *adversarial_images)
+    right = [attacks.score_images(model, x, labels, batch_size=how["batch_size"]) for x in shown]
+    right = torch.stack(right)
+    if attacks.get_attack(how["attack"]).norm:
+        right = right & right[0]
+    return _counted(right, labels, sets, how["epsilons"], data.num_classes)
+
+
+def _attacked(
+    data: ImageData, split: Split, counts: Mapping[str, int], seed: int
+) -> tuple[Tensor, Tensor, dict[str, slice]]:
+    """Return the images [N, 3, H, W] and labels [N] to attack, and where each set lies in them."""
     test = split.test
     if split.forgotten_class is not None:
-        test = test[(data.test_labels[test.to(lab.device)] != split.forgotten_class).cpu()]
+        test = test[data.test_labels.cpu()[test] != split.forgotten_class]
     sources = {
         "test": (data.test_images, data.test_labels, test),
         "retain": (data.train_images, data.train_labels, split.retain),
         "forget": (data.train_images, data.train_labels, split.forget),
     }
-    where, images, labels, start = {}, [], [], 0
-    for name, count in image_counts(cell, entry).items():
-        all_images, all_labels, index = sources[name]
-        order = torch.randperm(len(index), generator=stream(cell.seed, "attacked", name))
-        chosen = index[order[:count]].sort().values.to(lab.device)
+    sets, images, labels, start = {}, [], [], 0
+    for name, (all_images, all_labels, index) in sources.items():
+        order = torch.randperm(len(index), generator=stream(seed, "attacked", name))
+        chosen = index[order[: counts[name]]].sort().values.to(all_images.device)
         images.append(all_images[chosen])
         labels.append(all_labels[chosen])
         if len(chosen):
-            where[name] = slice(start, start + len(chosen))
+            sets[name] = slice(start, start + len(chosen))
         start += len(chosen)
-    return where, torch.cat(images), torch.cat(labels)
+    return torch.cat(images), torch.cat(labels), sets
 
 
-def _attack_arguments(lab: "Lab", cell: Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "attack": entry["name"],
-        "epsilons": [e / 255 for e in sorted(entry["epsilons"])],
-        "params": attacks.attack_params(entry["name"], entry["options"]),
-        "num_classes": lab.data.num_classes,
-        "batch_size": lab.profile["measure"]["batch_size"],
-        "seed": derive(cell.seed, "attack"),
-        "device": lab.device,
-    }
-
-
-def robustness(lab: "Lab", cell: Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an attack on the cell's own model leaves right, as `_value` counts it."""
-    where, images, labels = _attacked_images(lab, cell, entry)
-    arguments = _attack_arguments(lab, cell, entry)
-    arguments["epsilons"] = [0.0, *arguments["epsilons"]]
-    right = attacks.robust_curve(lab.model(cell), images, labels, **arguments)
-    return _value(lab, entry, where, right, labels)
-
-
-def transfer(lab: "Lab", cell: Cell, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what images made on the original leave right on the cell's model."""
-    where, images, labels = _attacked_images(lab, cell, entry)
-    model, size = lab.model(cell), lab.profile["measure"]["batch_size"]
-    right = [
-        attacks.score_images(model, shown, labels, batch_size=size, device=lab.device)
-        for shown in (images, *_adversarial(lab, cell, entry, images, labels))
-    ]
-    return _value(lab, entry, where, torch.stack(right), labels)
-
-
-def _adversarial(
-    lab: "Lab", cell: Cell, entry: Mapping[str, Any], images: Tensor, labels: Tensor
-) -> Tensor:
-    """Return images [E, N, 3, H, W] made on the original, stored for the next cell."""
-    source = replace(cell, method="original", scope="all", progress=1.0)
-    arguments = _attack_arguments(lab, cell, entry)
-    spec = {name: value for name, value in arguments.items() if name != "device"}
-    spec |= {
-        "source": lab.model_stage(source).key,
-        "data": lab.data.fingerprint,
-        **attack_identity(entry["name"]),
-        "split": lab.split(cell.forget, cell.seed).hash,
-        "images": image_counts(cell, entry),
-    }
-    key = key_of("adversarial", spec)
-    stored = lab.store.get_tensors("adversarial", key)
-    if stored is None:
-        made = attacks.transfer_images(lab.model(source), images, labels, **arguments)
-        stored = {"images": made}
-        lab.store.put_tensors("adversarial", key, stored)
-    return stored["images"]
-
-
-def _value(
-    lab: "Lab", entry: Mapping[str, Any], where: dict[str, slice], right: Tensor, labels: Tensor
+def _how(
+    data: ImageData,
+    attack: str,
+    options: Mapping[str, Any],
+    epsilons: Sequence[float],
+    seed: int,
+    batch_size: int,
 ) -> dict[str, Any]:
-    """Return how many images of each class and set are right at each epsilon, the clean first."""
-    one_hot = torch.nn.functional.one_hot(labels.cpu(), lab.data.num_classes)
-    sets = {
+    return {
+        "attack": attack,
+        "options": options,
+        "epsilons": [epsilon / 255 for epsilon in sorted(epsilons)],
+        "num_classes": data.num_classes,
+        "batch_size": batch_size,
+        "seed": derive(seed, "attack"),
+    }
+
+
+def _counted(
+    right: Tensor,
+    labels: Tensor,
+    sets: Mapping[str, slice],
+    epsilons: Sequence[float],
+    num_classes: int,
+) -> dict[str, Any]:
+    one_hot = torch.nn.functional.one_hot(labels.cpu(), num_classes)
+    counts = {
         name: {
             "n": one_hot[part].sum(0).tolist(),
             "right": (right[:, part].long() @ one_hot[part]).tolist(),
         }
-        for name, part in where.items()
+        for name, part in sets.items()
     }
-    return {"epsilons": [0.0, *sorted(map(float, entry["epsilons"]))], "sets": sets}
+    return {"epsilons": [0.0, *sorted(map(float, epsilons))], "sets": counts}
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return metrics.accuracy(logits.argmax(1) == labels)
-
-
-def _rounded(table: Tensor) -> list[list[float]]:
-    """Return a table with six significant digits: more than float32 activations carry."""
-    return [[float(f"{value:.6g}") for value in row] for row in table.tolist()]

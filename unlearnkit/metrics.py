@@ -1,19 +1,15 @@
-"""Predictions, accuracies, and what a training step costs in memory."""
+"""Predictions, accuracy, and membership inference."""
 
 import math
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from unlearnkit.errors import unknown
-
-PRECISIONS = ("fp32", "bf16")
+from unlearnkit.errors import UserError
 
 
 @contextmanager
@@ -34,41 +30,30 @@ def to_float(images: Tensor, device: str | torch.device = "cpu") -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the parameters and buffers of `model` are; the CPU if it has none."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def prefers_channels_last(model: nn.Module) -> bool:
     """Say whether `model` is convolutional; a single convolution is but a patch embedding."""
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
-def predictions(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    batch_size: int = 512,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-) -> Tensor:
-    """Return the logits of `model` in evaluation mode.
+def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Return the logits of `model` in evaluation mode, float32 [N, C] on the CPU.
 
     Parameters
     ----------
     model : Module
-        On `device`, taking float images in [0, 1]. Its modes are restored.
+        Taking float images in [0, 1]. Its modes are restored.
     images : Tensor [N, 3, H, W]
         uint8, or float in [0, 1], on any device; moved batch by batch.
-    precision : {'fp32', 'bf16'}
-        'bf16' runs under autocast.
-
-    Returns
-    -------
-    Tensor [N, C]
-        float32, on the CPU.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    device = device_of(model)
     layout = torch.channels_last if prefers_channels_last(model) else torch.contiguous_format
-    kind = torch.device(device).type
-    autocast = torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
-    with evaluating(model), torch.inference_mode(), autocast:
+    with evaluating(model), torch.inference_mode():
         batches = [
             model(to_float(batch, device).contiguous(memory_format=layout)).float().cpu()
             for batch in images.split(batch_size)
@@ -81,115 +66,42 @@ def accuracy(correct: Tensor) -> float:
     return 100.0 * correct.double().mean().item() if correct.numel() else math.nan
 
 
-# --- memory ----------------------------------------------------------------------------------
+def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the probability of each image's true class, float64 [N], from logits [N, C]."""
+    probabilities = logits.double().softmax(dim=1)
+    return probabilities.gather(1, labels.to(logits.device, torch.int64)[:, None])[:, 0]
 
 
-@dataclass(frozen=True)
-class MemoryCount:
-    """Bytes one training step needs, counted: `total` is the sum of the other four."""
+def mia_efficacy(
+    retain_conf: ArrayLike, test_conf: ArrayLike, forget_conf: ArrayLike, seed: int
+) -> float:
+    """Return the percentage of the forget set that an attacker takes for non-members.
 
-    parameters: int
-    gradients: int
-    optimizer: int
-    activations: int
+    An RBF support vector classifier (C = 3, gamma 'auto') on the true class's confidence learns
+    members (retain) from non-members (test), equally many of each: the larger side is subsampled
+    by `seed`. The score is best when it matches the retrained model's, not when it is high.
 
-    @property
-    def total(self) -> int:
-        """Sum of the parts, in bytes."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
+    Parameters
+    ----------
+    retain_conf, test_conf, forget_conf : array [N]
+        Confidence in the true class, in [0, 1]. With a forgotten class, leave it out of
+        `test_conf`.
 
-
-class _Saved:
-    """What autograd keeps instead of the tensor; dies with the graph node that saved it."""
-
-    __slots__ = ("__weakref__", "tensor")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-class SavedBytes:
-    """Counts what autograd saves for the backward pass of the forward passes inside the block.
-
-    `total` is known when the block ends, which has to be before the backward pass: the bytes of
-    the storages held then, each once and whole, without those of `model`'s parameters and buffers
-    and of `others`, which are there anyway.
+    Source: Fan et al., SalUn, ICLR 2024 (MIA-efficacy).
     """
+    from sklearn.svm import SVC  # here, since scikit-learn is slow to import
 
-    def __init__(self, model: nn.Module, others: Iterable[Tensor] = ()) -> None:
-        self.total = 0
-        self._known = [*model.parameters(), *model.buffers(), *others]
-        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
-        self._hooks = saved_tensors_hooks(self._pack, lambda handle: handle.tensor)
-
-    def _pack(self, tensor: Tensor) -> _Saved:
-        # Detached: an output would hold the node that holds it, and neither would ever be freed.
-        handle = _Saved(tensor.detach())
-        self._saved.add(handle)
-        return handle
-
-    def __enter__(self) -> "SavedBytes":
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._hooks.__exit__(*exception)
-        self.total = _storage_bytes((handle.tensor for handle in self._saved), self._known)
-        self._known = []
-
-
-def _storage_bytes(tensors: Iterable[Tensor], known: Iterable[Tensor]) -> int:
-    skip = {tensor.untyped_storage().data_ptr() for tensor in known}
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    return sum(size for pointer, size in sizes.items() if pointer not in skip)
-
-
-@dataclass
-class Peak:
-    """Filled in when `peak_memory` ends: bytes, NaN where the device cannot say."""
-
-    bytes: float = math.nan
-
-
-@contextmanager
-def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
-    """Measure the peak of the device's memory while the block runs.
-
-    On CUDA the peak of what torch allocated on `device`; on a Linux CPU the peak resident size of
-    the whole process, interpreter included; elsewhere NaN. Blocks do not nest: the inner one
-    resets the outer one's mark.
-
-    Examples
-    --------
-    >>> with peak_memory("cpu") as peak:
-    ...     train()
-    >>> peak.bytes
-    """
-    device = torch.device(device)
-    peak = Peak()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    resettable = device.type == "cpu" and _reset_resident_peak()
-    try:
-        yield peak
-    finally:
-        if device.type == "cuda":
-            peak.bytes = float(torch.cuda.max_memory_allocated(device))
-        elif resettable:
-            peak.bytes = _resident_peak()
-
-
-def _reset_resident_peak() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _resident_peak() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024.0 * int(line.split()[1])
-    return math.nan
+    sides = [np.asarray(side, dtype=np.float64) for side in (retain_conf, test_conf, forget_conf)]
+    for name, side in zip(("retain", "test", "forget"), sides, strict=True):
+        # Written so that NaN fails too.
+        if side.ndim != 1 or not side.size or not ((side >= 0) & (side <= 1)).all():
+            raise UserError(
+                f"{name} confidences (shape {side.shape}) must be finite numbers in [0, 1], one "
+                "for each of at least one image; check that the model's logits are finite"
+            )
+    generator = np.random.default_rng(seed)
+    count = min(len(sides[0]), len(sides[1]))
+    chosen = [generator.permutation(side)[:count] for side in sides[:2]]
+    attacker = SVC(C=3, gamma="auto", kernel="rbf")
+    attacker.fit(np.concatenate(chosen)[:, None], np.repeat([1, 0], count))
+    return 100.0 * float(np.mean(attacker.predict(sides[2][:, None]) == 0))

@@ -5,8 +5,8 @@ the data's mean and standard deviation is part of the model, so that attacks wor
 """
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import timm
 import torch
@@ -15,60 +15,45 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError, one_line, unknown
 
 _OWN = ("resnet50", "small_vit")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _NORMS = (_BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm, RmsNorm2d)
 
 
-class Normalize(nn.Module):
-    """Subtract `mean` and divide by `std`, one value for each of the three channels."""
+class Classifier(nn.Module):
+    """A network with the input normalisation inside.
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    `architecture` is the name it was built by; scopes and layer names speak of the network's
+    children as `net.<child>`. `mean` and `std` have a value for each of the three channels.
+    """
+
+    def __init__(
+        self, architecture: str, net: nn.Module, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UserError(
                 "mean and std need three values each, std above 0; "
                 f"got mean {tuple(mean)}, std {tuple(std)}"
             )
+        self.architecture = architecture
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
-
-
-class Classifier(nn.Module):
-    """A network with the input normalisation inside.
-
-    `architecture` is the name it was built by; scopes and layer names speak of the network's
-    children as `net.<child>`.
-    """
-
-    def __init__(self, architecture: str, normalize: nn.Module, net: nn.Module) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.normalize = normalize
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] for float images [B, 3, H, W] in [0, 1]."""
-        return self.net(self.normalize(images))
+        return self.net((images - self.mean) / self.std)
 
 
-@dataclass(frozen=True, eq=False)
-class NormLayer:
+class NormLayer(NamedTuple):
     """A normalisation layer: its place (from 1), its name and the module that computes it."""
 
     index: int
     name: str
     module: nn.Module
-
-
-def architecture_names() -> list[str]:
-    """Return the study's own architectures; any timm model name works too."""
-    return list(_OWN)
 
 
 def build(
@@ -102,9 +87,9 @@ def build(
     seed : int
         Fixes the initial weights; the global random state is left alone.
     width, stem_stride, zero_init_last
-        'resnet50' only: factor on all channel numbers, the stem's included (rounded to even ones);
-        stride of the stem; whether the last BatchNorm of each block starts at weight 0, as
-        timm's do, not at 1, as torchvision's: it stays small for long, and so does its σ.
+        'resnet50' only: factor on all channel numbers (rounded to even ones); stride of the stem;
+        whether the last BatchNorm of each block starts at weight 0, as timm's do, not at 1, as
+        torchvision's: it stays small for long, and so does its σ.
     dim, heads, depth, patch : int
         'small_vit' only: embedding width, attention heads, blocks, patch size in pixels.
 
@@ -118,13 +103,27 @@ def build(
             f"a classifier needs num_classes >= 2 and image_size >= 1; "
             f"got {num_classes} and {image_size}"
         )
-    if architecture == "resnet50":
-        net = _resnet50(num_classes, seed, width, stem_stride, zero_init_last)
-    elif architecture == "small_vit":
-        net = _small_vit(num_classes, image_size, seed, dim, heads, depth, patch)
-    else:
-        net = _timm(architecture, num_classes, image_size, seed)
-    return Classifier(architecture, Normalize(mean, std), net)
+    try:
+        # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not put back
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
+            if architecture == "resnet50":
+                net = _resnet50(num_classes, width, stem_stride, zero_init_last)
+            elif architecture == "small_vit":
+                net = _small_vit(num_classes, image_size, dim, heads, depth, patch)
+            else:
+                net = _timm(architecture, num_classes, image_size)
+            shape = tuple(net.eval()(torch.zeros(2, 3, image_size, image_size)).shape)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"architecture {architecture!r} cannot be built for {image_size}x{image_size} images "
+            f"({one_line(error)[:200]}); choose another image size, architecture or options"
+        ) from error
+    if shape != (2, num_classes):
+        raise UserError(f"architecture {architecture!r} does not classify images: output {shape}")
+    return Classifier(architecture, net.train(), mean, std)
 
 
 def norm_layers(model: nn.Module) -> list[NormLayer]:
@@ -145,44 +144,31 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
     return [NormLayer(index, name, module) for index, (name, module) in enumerate(found, 1)]
 
 
-def _seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
-    # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not put back
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return make()
-
-
-def _resnet50(
-    num_classes: int, seed: int, width: float, stem_stride: int, zero_init_last: bool = False
-) -> nn.Module:
+def _resnet50(num_classes: int, width: float, stem_stride: int, zero_init_last: bool) -> nn.Module:
     if not width > 0 or stem_stride < 1:
         raise UserError(
             f"resnet50 needs width > 0 and stem_stride >= 1; got {width} and {stem_stride}"
         )
     half = max(1, round(32 * width))
-
-    def make() -> ResNet:
-        # timm fixes the plain stem at 64 channels; its deep stem ends at 2 * stem_width, which
-        # gives bn1 and stage 1 the right number: only the convolution remains to be replaced
-        net = ResNet(
-            Bottleneck,
-            (3, 4, 6, 3),
-            num_classes=num_classes,
-            channels=tuple(2 * half * 2**stage for stage in range(4)),
-            stem_type="deep",
-            stem_width=half,
-            zero_init_last=zero_init_last,
-        )
-        net.conv1 = nn.Conv2d(3, 2 * half, 3, stride=stem_stride, padding=1, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-        net.maxpool = nn.Identity()
-        return net
-
-    return _seeded(seed, make)
+    # timm fixes the plain stem at 64 channels; its deep stem ends at 2 * stem_width, which gives
+    # bn1 and stage 1 the right number: only the convolution remains to be replaced
+    net = ResNet(
+        Bottleneck,
+        (3, 4, 6, 3),
+        num_classes=num_classes,
+        channels=tuple(2 * half * 2**stage for stage in range(4)),
+        stem_type="deep",
+        stem_width=half,
+        zero_init_last=zero_init_last,
+    )
+    net.conv1 = nn.Conv2d(3, 2 * half, 3, stride=stem_stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    return net
 
 
 def _small_vit(
-    num_classes: int, image_size: int, seed: int, dim: int, heads: int, depth: int, patch: int
+    num_classes: int, image_size: int, dim: int, heads: int, depth: int, patch: int
 ) -> nn.Module:
     if min(dim, heads, depth, patch) < 1 or image_size % patch or dim % heads:
         raise UserError(
@@ -191,36 +177,17 @@ def _small_vit(
             f"image size {image_size}"
         )
     options = {"embed_dim": dim, "depth": depth, "num_heads": heads, "num_classes": num_classes}
-    return _seeded(seed, lambda: VisionTransformer(image_size, patch, **options))
+    return VisionTransformer(image_size, patch, **options)
 
 
-def _timm(name: str, num_classes: int, image_size: int, seed: int) -> nn.Module:
+def _timm(name: str, num_classes: int, image_size: int) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f" (close: {', '.join(close)})" if close else ""
         raise UserError(f"{unknown('architecture', name, _OWN)}; any timm model name works{hint}")
-
-    def make(**options: int) -> nn.Module:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
-
+    options = {"pretrained": False, "num_classes": num_classes}
     try:
-        try:
-            net = _seeded(seed, lambda: make(img_size=image_size))
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            net = _seeded(seed, make)
-        modes = {module: module.training for module in net.modules()}
-        with torch.no_grad():
-            shape = net.eval()(torch.zeros(2, 3, image_size, image_size)).shape
-        for module, mode in modes.items():
-            module.training = mode
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"architecture {name!r} cannot be built for {image_size}x{image_size} images "
-            f"({reason}); choose another image size or architecture"
-        ) from error
-    if tuple(shape) != (2, num_classes):
-        raise UserError(f"architecture {name!r} does not classify images: output {tuple(shape)}")
-    return net
+        return timm.create_model(name, img_size=image_size, **options)
+    except TypeError:  # most convolutional networks are not told their image size
+        torch.default_generator.manual_seed(torch.default_generator.initial_seed())
+        return timm.create_model(name, **options)

@@ -1,24 +1,31 @@
-"""Results as files: one small JSON for each cell, beside what belongs to the machine."""
+"""Results as files: one small JSON for each cell, beside what belongs to the machine.
 
+`SHA256SUMS` holds the checksum of every file, as `sha256sum --check` takes it: a digit changed by
+hand, or a file copied over another, is found when results are read.
+"""
+
+import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from unlearnkit.errors import UserError
-from unlearnkit.files import default_folder, plain_name, project_folder, write_atomic
+from unlearnkit import files
+from unlearnkit.errors import UserError, one_line
+from unlearnkit.names import GAP_METRICS
 
-ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
-GAP_METRICS = ["UA", "RA", "TA", "MIA"]
-READINGS = ("std", "variance", "channel_std", "trimmed_std")
-SCOPES = ("all", "first", "intermediate", "last")
+SWEEP_COLUMNS = ["architecture", "method", "lr", *GAP_METRICS, "average_gap", "chosen"]
+SUMS = "SHA256SUMS"
+LARGEST = 64 * 2**20  # bytes; no file of results comes near it
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Record:
-    """A cell's results: its stages, each a dict of stage, label, key and value."""
+    """A cell's results: its stages, each a dict of stage, key and value."""
 
     cell: Cell
     stages: list[dict[str, Any]]
@@ -95,52 +102,143 @@ def study_name(profile: str, settings: Mapping[str, Any], dataset: str | None) -
     """
     if not dataset or dataset == settings.get("dataset"):
         return profile
-    source = source_folder(dataset)
+    source = files.source_folder(dataset)
     if source and source.name in settings.get("stand_in", {}):
         return profile
-    short = source.name if source else dataset
-    return f"{profile}@{plain_name(short)}"
-
-
-def source_folder(dataset: str) -> Path | None:
-    """Return the folder that 'folder:PATH' names, None for other data sets."""
-    kind, colon, path = dataset.partition(":")
-    return Path(path.strip()).expanduser().resolve() if colon and kind == "folder" else None
+    return f"{profile}@{files.plain_name(source.name if source else dataset)}"
 
 
 def own_results(name: str) -> Path:
     """Return where this machine's results of a study lie, beside its store."""
-    return default_folder() / "results" / name
+    return files.default_folder() / "results" / name
 
 
 def committed_folder(name: str) -> Path:
     """Return where a study's results are committed."""
-    return project_folder() / "results" / name
+    return files.project_folder() / "results" / name
+
+
+def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[str] = ()) -> None:
+    """Write those files of a folder that are new, remove the `stale` ones, and list checksums.
+
+    Raises
+    ------
+    UserError
+        If one of them cannot be written; it names the file.
+    """
+    try:
+        sums = _sums(folder)
+    except UserError:
+        sums = {}  # what is written now is listed; `verified` names the rest
+    try:
+        for name, content in contents.items():
+            sums[name] = hashlib.sha256(_write_if_new(folder / name, content)).hexdigest()
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
+            sums.pop(name, None)
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+        _write_if_new(folder / SUMS, "".join(lines))
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _write_if_new(path: Path, content: str | bytes) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    if not path.is_file() or path.read_bytes() != data:
+        files.write_atomic(path, data)
+    return data
+
+
+def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
+    """Return name -> content of the files of results that fit a pattern, each as it was written.
+
+    Raises
+    ------
+    UserError
+        If one is missing, is not what was written, or is none that was; it names the file.
+    """
+    sums, found = _sums(folder), {}
+    there = {path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)}
+    there |= {name for name in sums if any(fnmatch(name, pattern) for pattern in patterns)}
+    for name in sorted(there):
+        found[name] = _content(folder / name)
+        if hashlib.sha256(found[name]).hexdigest() != sums.get(name):
+            why = "has another checksum" if name in sums else "does not list it"
+            raise _damaged(folder / name, f"{SUMS} {why}")
+    return found
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Return name -> checksum as listed in `folder`, none where there is no list."""
+    if not (folder / SUMS).exists():
+        return {}
+    lines = _content(folder / SUMS).decode(errors="replace").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LARGEST or not path.is_file():
+            raise _damaged(path, f"not a plain file of at most {LARGEST} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, error.strerror) from None
+
+
+def _damaged(path: Path, why: object) -> UserError:
+    return UserError(f"{path} is damaged ({why}); restore it or compute it again")
 
 
 def write(results: Results, folder: Path) -> None:
     """Write `results` to `folder`; cells it holds beyond them are removed."""
-    wanted = set()
+    contents: dict[str, str | bytes] = {}
     for record in results.records:
-        path = folder / "cells" / f"{record.cell.name}.json"
-        wanted.add(path.name)
-        lines = ",\n".join(json.dumps(stage, sort_keys=True) for stage in record.stages)
         head = json.dumps(asdict(record.cell))
-        _write_if_new(path, f'{{"cell": {head},\n"stages": [\n{lines}\n]}}\n')
-    for path in (folder / "cells").glob("*.json"):
-        if path.name not in wanted:
-            path.unlink()
-    for name, content in (("study", results.study), ("machine", results.machine)):
-        text = json.dumps(content, indent=1, sort_keys=True)
-        _write_if_new(folder / f"{name}.json", text + "\n")
+        lines = ",\n".join(json.dumps(stage, sort_keys=True) for stage in record.stages)
+        text = f'{{"cell": {head},\n"stages": [\n{lines}\n]}}\n'
+        contents[f"cells/{record.cell.name}.json"] = text
+    for name, table in (("study", results.study), ("machine", results.machine)):
+        contents[f"{name}.json"] = json.dumps(table, indent=1, sort_keys=True) + "\n"
     if results.samples is not None:
-        _write_if_new(folder / "samples.png", _png(results.samples))
+        contents["samples.png"] = _png(results.samples)
+    cells = [f"cells/{path.name}" for path in (folder / "cells").glob("*.json")]
+    lay_down(folder, contents, stale=[name for name in cells if name not in contents])
 
 
-def _write_if_new(path: Path, content: str | bytes) -> None:
-    content = content.encode() if isinstance(content, str) else content
-    if not path.exists() or path.read_bytes() != content:
-        write_atomic(path, content)
+def read(folder: Path) -> Results:
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    UserError
+        If there is nothing, or a file is not what was written; it names the file.
+    """
+    if not (folder / "study.json").exists():
+        raise UserError(f"no results in {folder}")
+    found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
+    name, records = "study.json", []
+    try:
+        study = json.loads(found[name])
+        sets = [entry["set"] for entry in study["settings"]["forget"]]
+        name = "machine.json"
+        machine = {**json.loads(found[name])}
+        for name in (n for n in found if n.startswith("cells/")):
+            records.append(_record(json.loads(found[name]), Path(name).stem))
+        name = "samples.png"
+        samples = _samples(found[name], study["classes"]) if name in found else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise _damaged(folder / name, one_line(error)) from None
+    # In the profile's order: what is drawn without a forget set named is the first one's.
+    records.sort(key=lambda record: [*sets, record.cell.forget].index(record.cell.forget))
+    return Results(study, machine, records, samples)
+
+
+def _record(content: dict[str, Any], name: str) -> Record:
+    record = Record(Cell(**content["cell"]), content["stages"])
+    labels = [stage["stage"] for stage in record.stages]
+    if record.cell.name != name or len(set(labels)) < len(labels):
+        raise ValueError("it is another cell's, or has a stage twice")
+    return record
 
 
 def _png(samples: Samples) -> bytes:
@@ -152,52 +250,11 @@ def _png(samples: Samples) -> bytes:
     return buffer.getvalue()
 
 
-def _samples(path: Path, study: dict[str, Any]) -> Samples | None:
-    if not path.exists():
-        return None
-    with Image.open(path) as picture:
-        labels = np.array(json.loads(picture.text["labels"]))
-        strip = np.array(picture)
+def _samples(data: bytes, classes: list[str]) -> Samples:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        labels, strip = np.array(json.loads(picture.text["labels"])), np.array(picture)
     images = strip.reshape(len(strip), -1, len(strip), 3).transpose(1, 0, 2, 3)
-    return Samples(images, labels, tuple(study["classes"]))
-
-
-def read(folder: Path) -> Results:
-    """Read what `write` wrote.
-
-    Raises
-    ------
-    UserError
-        If there is nothing, or a file is damaged; it names the file.
-    """
-    path = folder / "study.json"
-    try:
-        study = _table(path)
-        sets = [entry["set"] for entry in study["settings"]["forget"]]
-        path = folder / "machine.json"
-        machine = _table(path)
-        records = []
-        for path in sorted((folder / "cells").glob("*.json")):
-            whole = json.loads(path.read_text())
-            records.append(Record(Cell(**whole["cell"]), whole["stages"]))
-        path = folder / "samples.png"
-        samples = _samples(path, study)
-    except FileNotFoundError:
-        raise UserError(f"no results in {folder}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); restore it from version control or compute it again"
-        ) from None
-    # In the profile's order: what is drawn without a forget set named is the first one's.
-    records.sort(key=lambda record: [*sets, record.cell.forget].index(record.cell.forget))
-    return Results(study, machine, records, samples)
-
-
-def _table(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise TypeError("it holds no names")
-    return content
+    return Samples(images, labels, tuple(classes))
 
 
 def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
@@ -205,9 +262,44 @@ def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
     walls: dict[str, dict[str, float]] = {}
     for folder in folders:
         try:
-            cells = json.loads((folder / "machine.json").read_text())["cells"]
-            found = {name: entry["walls"] for name, entry in cells.items()}
+            cells = files.read_json(folder / "machine.json")["cells"]
+            walls = {name: entry["walls"] for name, entry in cells.items()} | walls
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        walls = found | walls
     return walls
+
+
+def write_sweep(table: pd.DataFrame, folder: Path) -> None:
+    """Write one CSV of `SWEEP_COLUMNS` for each architecture to `folder`/sweeps."""
+    for architecture, part in table.groupby("architecture"):
+        text = part.to_csv(index=False, lineterminator="\n")
+        lay_down(folder, {f"sweeps/{quote(architecture, safe='')}.csv": text})
+
+
+def read_sweep(folder: Path) -> pd.DataFrame:
+    """Return what `write_sweep` wrote to `folder`, with no rows if there is nothing.
+
+    Raises
+    ------
+    UserError
+        If a file is not what was written.
+    """
+    parts = [pd.DataFrame(columns=SWEEP_COLUMNS)]
+    for name, content in verified(folder, "sweeps/*.csv").items():
+        parts.append(pd.read_csv(io.BytesIO(content)))
+        if list(parts[-1].columns) != SWEEP_COLUMNS:
+            raise _damaged(folder / name, f"its columns are not {', '.join(SWEEP_COLUMNS)}")
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def disagreements(hyperparameters: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    """Return a line for each rate in `hyperparameters` that is not the sweep's choice.
+
+    `hyperparameters`: architecture -> method -> its values, as study.json has them.
+    """
+    lines = []
+    for row in table[table["chosen"]].itertuples():
+        rate = hyperparameters[row.architecture][row.method]["lr"]
+        if rate != row.lr:
+            lines.append(f"[method.{row.method}] {row.architecture}.lr = {row.lr:g}, not {rate:g}")
+    return lines

@@ -1,12 +1,10 @@
 """Scopes: which layers of a network are trained, and how all others are kept frozen."""
 
-from collections.abc import Iterable
-
 from timm.models import group_parameters
 from torch import nn
 
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.results import SCOPES
+from unlearnkit.names import SCOPES
 
 
 def scope_modules(model: nn.Module, scope: str) -> list[str]:
@@ -22,26 +20,16 @@ def scope_modules(model: nn.Module, scope: str) -> list[str]:
     ----------
     model : nn.Module
     scope : str
-        One of `SCOPES`, or 'modules:' and names with commas between, as in
-        'modules:net.layer4,net.fc'.
+        One of `SCOPES`, 'modules:' and names with commas between, as in
+        'modules:net.layer4,net.fc', or several of these with '+' between: 'intermediate+last'.
 
     Raises
     ------
     UserError
         Unknown scope or module, or one that holds no parameters.
     """
-    if scope.startswith("modules:"):
-        return _named_scope(model, scope)
-    if scope not in SCOPES:
-        raise unknown("scope", scope, (*SCOPES, "modules:NAME,NAME"))
-    names = {name for name, _ in model.named_parameters()}
-    if scope != "all":
-        names = {name for name, group in _groups(model).items() if group == scope}
-    if not names:
-        raise UserError(
-            f"scope {scope!r} holds no parameters in this model; use another one, or modules:NAME"
-        )
-    return _prefixes(model, names)
+    found = (name for part in scope.split("+") for name in _part(model, part))
+    return list(dict.fromkeys(found))
 
 
 def apply_scope(model: nn.Module, scope: str) -> None:
@@ -50,13 +38,17 @@ def apply_scope(model: nn.Module, scope: str) -> None:
     Gradients kept by parameters that get frozen are dropped. Every scope is counted from the whole
     model: a second call replaces the first.
     """
-    prefixes = tuple(scope_modules(model, scope))
-    model.trainable_prefixes = None if scope == "all" else prefixes
+    model.trainable_prefixes = None if scope == "all" else scope_modules(model, scope)
     for name, parameter in model.named_parameters():
-        inside = _inside(name, prefixes)
-        parameter.requires_grad_(inside)
-        if not inside:
+        parameter.requires_grad_(in_scope(model, name))
+        if not parameter.requires_grad:
             parameter.grad = None
+
+
+def in_scope(model: nn.Module, name: str) -> bool:
+    """Tell whether the module, parameter or buffer `name` is in the scope applied to `model`."""
+    prefixes = getattr(model, "trainable_prefixes", None)
+    return prefixes is None or _inside(name, prefixes)
 
 
 def set_train(model: nn.Module) -> None:
@@ -66,12 +58,10 @@ def set_train(model: nn.Module) -> None:
     layers without parameters (a dropout) train only inside a module that is in scope. The model
     itself reports `training=True`; under 'all', or without `apply_scope`, this is `model.train()`.
     """
-    prefixes = getattr(model, "trainable_prefixes", None)
-    if prefixes is None:
-        model.train()
-        return
+    model.train()
     for name, module in model.named_modules():
-        module.training = name == "" or _inside(name, prefixes)
+        if name and not in_scope(model, name):
+            module.training = False
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -79,68 +69,67 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
+def _part(model: nn.Module, scope: str) -> list[str]:
+    """Return what one part of a scope covers, in the fewest names."""
+    if scope.startswith("modules:"):
+        return _named(model, scope.removeprefix("modules:"))
+    if scope not in SCOPES:
+        raise unknown("scope", scope, (*SCOPES, "modules:NAME,NAME", "several of these with +"))
+    groups = _groups(model)
+    names = {name for name, group in groups.items() if scope in ("all", group)}
+    if not names:
+        raise UserError(
+            f"scope {scope!r} holds no parameters in this model; use another one, or modules:NAME"
+        )
+    modules: list[str] = []
+    for name, module in model.named_modules():
+        held = {f"{name}.{inner}" for inner, _ in module.named_parameters()}
+        if held and held <= names and not _inside(name, modules):
+            modules.append(name)
+    return [name for name in groups if name in names and not _inside(name, modules)] + modules
+
+
+def _named(model: nn.Module, text: str) -> list[str]:
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    parameters = [name for name, _ in model.named_parameters()]
+    for name in wanted:
+        if not any(_inside(parameter, [name]) for parameter in parameters):
+            children = (
+                ".".join(p.split(".")[: 2 if hasattr(model, "net") else 1]) for p in parameters
+            )
+            known = [*dict.fromkeys(children), "and what they contain"]
+            raise unknown("module with parameters", name, known)
+    if not wanted:
+        raise UserError("scope 'modules:' names no module; write it as modules:net.layer4,net.fc")
+    return wanted
+
+
+def _inside(name: str, prefixes: list[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
 def _groups(model: nn.Module) -> dict[str, str]:
     """Map every parameter's name to 'first', 'intermediate' or 'last'."""
     net = getattr(model, "net", model)
     prefix = "net." if net is not model else ""
-    order = _block_order(net)
+    units = _units(net)
     # the first unit is the stem and the last one the head: neither is counted as a block
-    blocks = max(order.values()) - 1
+    blocks = max(units.values(), default=0) - 1
     quarter = max(1, blocks // 4)
     groups = {}
-    for name, unit in order.items():
+    for name, unit in units.items():
         inner = "intermediate" if unit <= blocks - quarter else "last"
         groups[prefix + name] = "first" if unit <= quarter else inner
     return groups
 
 
-def _block_order(net: nn.Module) -> dict[str, int]:
+def _units(net: nn.Module) -> dict[str, int]:
     """Map each parameter to its unit: 0 = stem, 1.. = blocks, highest = head."""
     if hasattr(net, "group_matcher"):
-        order = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
-        if max(order.values()) >= 2:
-            return order
+        units = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+        if max(units.values()) >= 2:
+            return units
     # no grouping of timm's: the modules that own parameters, in the order of registration
-    owners = [name.rpartition(".")[0] for name, _ in net.named_parameters()]
-    rank = {owner: unit for unit, owner in enumerate(dict.fromkeys(o for o in owners if o), 1)}
-    return {
-        name: rank.get(owner, 0)
-        for (name, _), owner in zip(net.named_parameters(), owners, strict=True)
-    }
-
-
-def _prefixes(model: nn.Module, names: set[str]) -> list[str]:
-    """Return the fewest module and parameter names that cover `names` and no other parameter."""
-
-    def walk(module: nn.Module, path: str) -> Iterable[str]:
-        held = {path + name for name, _ in module.named_parameters()}
-        if path and held and held <= names:
-            yield path.removesuffix(".")
-            return
-        own = (path + name for name, _ in module.named_parameters(recurse=False))
-        yield from (name for name in own if name in names)
-        for name, child in module.named_children():
-            yield from walk(child, f"{path}{name}.")
-
-    return list(walk(model, ""))
-
-
-def _named_scope(model: nn.Module, scope: str) -> list[str]:
-    wanted = [name.strip() for name in scope.removeprefix("modules:").split(",") if name.strip()]
-    parameters = [name for name, _ in model.named_parameters()]
-    for name in wanted:
-        if not any(_inside(parameter, (name,)) for parameter in parameters):
-            raise unknown("module with parameters", name, _prefixes_of_net(model))
-    if not wanted:
-        raise UserError(f"scope {scope!r} names no module; write it as modules:net.layer4,net.fc")
-    return wanted
-
-
-def _prefixes_of_net(model: nn.Module) -> list[str]:
-    depth = 2 if hasattr(model, "net") else 1
-    names = (".".join(name.split(".")[:depth]) for name, _ in model.named_parameters())
-    return [*dict.fromkeys(names), "and what they contain"]
-
-
-def _inside(name: str, prefixes: Iterable[str]) -> bool:
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    owners = {name: name.rpartition(".")[0] for name, _ in net.named_parameters()}
+    order = list(dict.fromkeys(["", *owners.values()]))
+    return {name: order.index(owner) for name, owner in owners.items()}

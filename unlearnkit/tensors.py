@@ -1,17 +1,67 @@
-"""Checked tensors on disk."""
+"""Named tensors on disk: safetensors with a checksum, no pickle."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from unlearnkit.files import write_atomic
 
-def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of `tensors`."""
-    digest = hashlib.sha256()
+
+class DamagedFile(Exception):
+    """A file of tensors that cannot be trusted; the message says what is wrong with it."""
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None:
+    """Write `tensors` and `meta` (JSON values) to `path`, whole or not at all.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be made or written to.
+    """
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = json.dumps(meta)
+    write_atomic(path, save(whole, {"meta": text, "checksum": _checksum(whole, text)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors [on the CPU] and the meta values that `save_tensors` wrote to `path`.
+
+    Raises
+    ------
+    DamagedFile
+        If it is no plain file, or not what was written there.
+    FileNotFoundError
+        If there is nothing.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a named pipe would never end
+            raise DamagedFile("not a plain file")
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"damaged ({type(error).__name__})") from None
+    text = head.get("meta", "")
+    if head.get("checksum") != _checksum(tensors, text):
+        raise DamagedFile("damaged: its checksum does not fit")
+    return tensors, json.loads(text)
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return the SHA-256 of `text` and of the names, types, shapes and bytes of `tensors`."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        value = tensors[name].contiguous()
+        value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

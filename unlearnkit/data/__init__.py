@@ -1,7 +1,7 @@
-"""Data sets by name, each loaded whole into memory as `ImageData`."""
+"""Data sets, each loaded whole into memory as `ImageData`, and their splits."""
 
-from unlearnkit.data.image_data import ImageData
-from unlearnkit.data.named import dataset, dataset_names, load
-from unlearnkit.data.writing import write_folder
+from unlearnkit.data.images import ImageData
+from unlearnkit.data.sources import DATASETS, dataset, load, write_folder
+from unlearnkit.data.splits import Split, make_split
 
-__all__ = ["ImageData", "dataset", "dataset_names", "load", "write_folder"]
+__all__ = ["DATASETS", "ImageData", "Split", "dataset", "load", "make_split", "write_folder"]

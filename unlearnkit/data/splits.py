@@ -5,74 +5,53 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unlearnkit.errors import UserError, unknown
-from unlearnkit.files import write_atomic
+from unlearnkit.data.images import ImageData
+from unlearnkit.errors import Unreadable, UserError, unknown
+from unlearnkit.files import read_json, write_atomic
 from unlearnkit.seeding import stream
 
-if TYPE_CHECKING:
-    from unlearnkit.data import ImageData
-
 _LISTS = ("retain", "forget", "validation", "test")
+_FACTS = ("forget_spec", "seed", "forgotten_class")
 _FORMAT = "unlearnkit-split-1"
 
 
 def apportion(counts: list[int], total: int, at_least: int = 0) -> list[int]:
-    """Share out `total` over classes in proportion to `counts`, by largest remainder.
+    """Share out `total` ≤ sum(counts) over classes in proportion to `counts`.
 
-    Parameters
-    ----------
-    counts : how many there are of each class.
-    total : how many to take, 0 ≤ total ≤ sum(counts).
-    at_least : the smallest share of a class that has as many; taken from the largest shares.
-
-    Returns
-    -------
-    One share per class, 0 ≤ share ≤ count; they sum to `total`.
+    By largest remainder. A class that has as many gets `at_least`, taken from the largest shares.
     """
     size = max(sum(counts), 1)
     shares = [total * count // size for count in counts]
-    remainders = [total * count % size for count in counts]
-    by_remainder = sorted(range(len(counts)), key=lambda c: (-remainders[c], c))
+    by_remainder = sorted(range(len(counts)), key=lambda c: -(total * counts[c] % size))
     for c in by_remainder[: total - sum(shares)]:
         shares[c] += 1
     for c, count in enumerate(counts):
-        while shares[c] < min(at_least, count):
-            largest = max(range(len(shares)), key=shares.__getitem__)
-            if shares[largest] <= at_least:
-                break
-            shares[largest] -= 1
+        while shares[c] < min(at_least, count) and max(shares) > at_least:
+            shares[shares.index(max(shares))] -= 1
             shares[c] += 1
     return shares
 
 
 def stratified(labels: Tensor, total: int, *, seed: int, purpose: str, at_least: int = 0) -> Tensor:
-    """Choose `total` of the labelled items, each class in its proportion.
+    """Choose `total` of the labelled items, each class in its proportion (see `apportion`).
 
     A larger `total` with equal shares contains the smaller choice of the same seed and purpose.
 
-    Parameters
-    ----------
-    labels : int64 [N].
-    total : 0 ≤ total ≤ N.
-    seed, purpose : what the random stream is made from.
-    at_least : see `apportion`.
-
     Returns
     -------
-    int64 [total], sorted positions into `labels`.
+    int64 [total], sorted positions into `labels`, int64 [N].
     """
     generator = stream(seed, purpose)
-    counts = torch.bincount(labels).tolist()
     chosen = []
-    for c, share in enumerate(apportion(counts, total, at_least)):
+    for c, share in enumerate(apportion(torch.bincount(labels).tolist(), total, at_least)):
         members = (labels == c).nonzero().flatten()
         chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
-    return torch.cat(chosen).sort().values if chosen else torch.empty(0, dtype=torch.int64)
+    return torch.cat(chosen).sort().values
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +90,10 @@ class Split:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the split as JSON, in one step: `path` holds the whole file or the former one.
-
-        Raises
-        ------
-        UserError : the file cannot be written there.
-        """
-        content = {
-            "format": _FORMAT,
-            "forget_spec": self.forget_spec,
-            "seed": self.seed,
-            "forgotten_class": self.forgotten_class,
-            "hash": self.hash,
-            "indices": {name: getattr(self, name).tolist() for name in _LISTS},
-        }
+        """Write the split as JSON, whole or not at all, over what is there; else UserError."""
+        content = {"format": _FORMAT, **{name: getattr(self, name) for name in _FACTS}}
+        content["hash"] = self.hash
+        content["indices"] = {name: getattr(self, name).tolist() for name in _LISTS}
         write_atomic(Path(path), json.dumps(content))
 
     @staticmethod
@@ -133,31 +102,23 @@ class Split:
 
         Raises
         ------
-        UserError : the file is missing, is no split file, or its lists do not match its hash.
+        FileNotFoundError : nothing is there.
+        Unreadable : no split file, or its lists do not match its hash.
         """
-        hint = "make the split again with make_split and save it"
+        content = read_json(Path(path))
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
-            lists = {n: torch.tensor(content["indices"][n], dtype=torch.int64) for n in _LISTS}
-            rest = {n: content[n] for n in ("forget_spec", "seed", "forgotten_class")}
-            split, expected = Split(**lists, **rest), content["hash"]
-        except OSError as error:
-            raise UserError(
-                f"cannot read split file {path}: {error.strerror or error}; {hint}"
-            ) from error
-        except (ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
-            raise UserError(f"{path} is not a sound split file ({error}); {hint}") from error
-        if split.hash != expected:
-            raise UserError(
-                f"split file {path} is damaged: its lists do not match its hash; {hint}"
-            )
+            lists = [torch.tensor(content["indices"][n], dtype=torch.int64) for n in _LISTS]
+            split = Split(*lists, *(content[name] for name in _FACTS))
+            sound = content["format"] == _FORMAT and content["hash"] == split.hash
+        except (ValueError, KeyError, TypeError, OverflowError, RuntimeError):
+            sound = False
+        if not sound:
+            raise Unreadable(f"{path} is not a sound split file; make it again with make_split")
         return split
 
 
 def make_split(
-    data: "ImageData",
+    data: ImageData,
     *,
     forget: str,
     validation: float,
@@ -168,13 +129,11 @@ def make_split(
 
     Parameters
     ----------
-    data : the images; only labels and class names are used.
+    data : only its labels and class names are used.
     forget : 'random:F', the fraction 0 < F < 1 of the training images (validation ones left out),
-        stratified; or 'class:C', all of one class, C its name or, where no class is called so,
-        its position.
-    validation : fraction of the training images held out, 0 ≤ validation < 1. Which they are
-        follows from `seed` alone.
-    seed, forget_seed : the second, by default the first, chooses the forget set.
+        stratified; or 'class:C', all of one class: its name or, where none is called so, position.
+    validation : fraction of the training images held out, in [0, 1), chosen by `seed` alone.
+    forget_seed : chooses the forget set; by default `seed`.
 
     Raises
     ------
@@ -183,65 +142,47 @@ def make_split(
     """
     if not 0 <= validation < 1:
         raise UserError(f"validation fraction {validation} is out of range; give 0 <= fraction < 1")
-    kind, value = _parse_forget(forget, data.classes)
+    fraction, label = _parsed(forget, data.classes)
     labels = data.train_labels.cpu()
     held = stratified(labels, round(validation * len(labels)), seed=seed, purpose="validation")
-    pool = _without(len(labels), held)
+    pool = torch.from_numpy(np.setdiff1d(np.arange(len(labels)), held))
     _check_classes(labels[pool], data.classes, f"validation fraction {validation}", "train on")
-    if kind == "class":
-        forgotten = pool[labels[pool] == value]
+    if label is not None:
+        forgotten = pool[labels[pool] == label]
     else:
-        total = round(value * len(pool))
+        total = round(fraction * len(pool))
         if total == 0:
             raise UserError(
                 f"forget {forget!r} forgets none of {len(pool)} training images; use a larger one"
             )
         forget_seed = seed if forget_seed is None else forget_seed
         forgotten = pool[stratified(labels[pool], total, seed=forget_seed, purpose="forget")]
-    retain = _without(len(labels), torch.cat([held, forgotten]))
-    if kind == "random":
+    retain = torch.from_numpy(np.setdiff1d(pool, forgotten))
+    if label is None:
         _check_classes(labels[retain], data.classes, f"forget {forget!r}", "retain")
-    return Split(
-        retain=retain,
-        forget=forgotten,
-        validation=held,
-        test=torch.arange(len(data.test_labels)),
-        forget_spec=forget.strip(),
-        seed=seed,
-        forgotten_class=value if kind == "class" else None,
-    )
+    test = torch.arange(len(data.test_labels))
+    return Split(retain, forgotten, held, test, forget.strip(), seed, label)
 
 
-def _parse_forget(forget: str, classes: tuple[str, ...]) -> tuple[str, float | int]:
-    """Return ('random', fraction) or ('class', index)."""
+def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:
+    """Return the fraction to forget, or the class."""
     kind, _, value = str(forget).strip().partition(":")
     value = value.strip()
-    if kind == "random":
-        try:
-            fraction = float(value)
-        except ValueError:
-            fraction = None
-        if fraction is not None:
-            if 0 < fraction < 1:
-                return kind, fraction
-            raise UserError(f"forget fraction {value} is out of range; give 0 < fraction < 1")
     if kind == "class" and value:
-        if value in classes:
-            return kind, classes.index(value)
-        if value.isdecimal() and int(value) < len(classes):
-            return kind, int(value)
-        raise unknown("class", value, [f"{i} ({name})" for i, name in enumerate(classes)])
-    raise UserError(
-        f"malformed forget set {forget!r}; write random:F with 0 < F < 1, as in random:0.1, "
-        "or class:C with a class name or number, as in class:3"
-    )
-
-
-def _without(size: int, indices: Tensor) -> Tensor:
-    """Return the sorted positions below `size` that are not among `indices`."""
-    keep = torch.ones(size, dtype=torch.bool)
-    keep[indices] = False
-    return keep.nonzero().flatten()
+        known = [*classes, *map(str, range(len(classes)))]
+        if value not in known:
+            raise unknown("class", value, [f"{i} ({name})" for i, name in enumerate(classes)])
+        return 0.0, known.index(value) % len(classes)
+    try:
+        fraction = float(value if kind == "random" else "")
+    except ValueError:
+        raise UserError(
+            f"malformed forget set {forget!r}; write random:F with 0 < F < 1, as in random:0.1, "
+            "or class:C with a class name or number, as in class:3"
+        ) from None
+    if not 0 < fraction < 1:
+        raise UserError(f"forget fraction {value} is out of range; give 0 < fraction < 1")
+    return fraction, None
 
 
 def _check_classes(labels: Tensor, classes: tuple[str, ...], cause: str, purpose: str) -> None:

@@ -14,83 +14,89 @@ Layer restriction, seeds, precision, progress, checkpoints, cost and the tables 
 
 import copy
 import importlib
+import inspect
 import pkgutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
-from unlearnkit.errors import unknown
-from unlearnkit.metrics import MemoryCount, peak_memory
+from unlearnkit.errors import UserError, unknown
 from unlearnkit.scopes import apply_scope, scope_modules, trainable
-from unlearnkit.training.recipe import parse_hyperparameters
-from unlearnkit.training.run import Run
+from unlearnkit.training import Recipe, Run, check_values, parse_recipe
+from unlearnkit.training.recipe import RECIPE_KINDS
 
 
 @dataclass(frozen=True)
 class Method:
-    """An unlearning algorithm: its name in profiles, title in tables, function and options.
-
-    `options` maps each hyper-parameter beyond the recipe's to its type, or to the tuple of its
-    allowed values.
-    """
+    """An unlearning algorithm, and how it is shown."""
 
     name: str
     title: str
-    function: Callable[[Run], None]
-    options: Mapping[str, type | tuple]
-    version: int = 1
+    color: str  # "#rrggbb", or "" for a spare one
+    order: int  # its place in tables and figures
+    version: int = 1  # part of every stored result's key: raised when the meaning changes
+    function: Callable[..., None] | None = None
+    # of each option, from the function's keywords: its default, and its annotation
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What a method leaves: the model [on the data's device], its log, and what it cost.
+    """What a method leaves, and what it cost."""
 
-    Attributes
-    ----------
-    log : dict
-        What the method reports, e.g. Boundary Shrink's `hit_ratio`.
-    seconds : float
-        Of the algorithm alone, with the preparation of masks and labels.
-    memory : MemoryCount
-        Bytes of training memory, counted.
-    peak_memory : float
-        Bytes, as the device measured them; NaN where it cannot.
-    parameters : int
-        Number of trainable parameters.
-    """
-
-    model: nn.Module
-    log: dict[str, float]
-    seconds: float
-    memory: MemoryCount
-    peak_memory: float
-    parameters: int
+    model: nn.Module  # in evaluation mode, on the data's device
+    log: dict[str, float]  # what the method reports, e.g. Boundary Shrink's `hit_ratio`
+    seconds: float  # of the algorithm alone, with the preparation of masks
+    memory: MemoryCount  # bytes of training memory, counted
+    peak_memory: float  # bytes, as the device measured them; NaN where it cannot
+    parameters: int  # number of trainable parameters
 
 
+# What is unlearned; no method, but shown with them.
+ORIGINAL = Method("original", "Original", "#000000", order=0)
 METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str,
-    *,
-    title: str = "",
-    options: Mapping[str, type | tuple] | None = None,
-    version: int = 1,
-) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
+    name: str, *, title: str = "", color: str = "", order: int = 100, version: int = 1
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 
-    `version` is part of every stored result's key: raise it when the method's meaning changes.
+    The function takes a `Run` and its options as keywords, each with a default and best with an
+    annotation: float, int, bool, `Literal[...]` or a kind of `unlearnkit.training.recipe`, which
+    has a range as well. The other arguments are those of `Method`.
+
+    Raises
+    ------
+    UserError
+        For an option without a default, of a wrong default, or named as one of the recipe's.
     """
 
-    def register(function: Callable[[Run], None]) -> Callable[[Run], None]:
-        METHODS[name] = Method(name, title or name.upper(), function, options or {}, version)
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        options = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        for option in options:
+            if option.default is option.empty or option.name in RECIPE_KINDS:
+                raise UserError(
+                    f"method {name}: option {option.name} needs a default, and a name that is not "
+                    f"among {', '.join(RECIPE_KINDS)}"
+                )
+        defaults = {option.name: option.default for option in options}
+        kinds = {
+            o.name: type(o.default) if o.annotation is o.empty else o.annotation for o in options
+        }
+        check_values(defaults, kinds, f"method {name}, defaults")
+        shown = title or name.upper()
+        METHODS[name] = Method(name, shown, color, order, version, function, defaults, kinds)
         return function
 
     return register
@@ -103,13 +109,29 @@ def get(name: str) -> Method:
     return METHODS[name]
 
 
+def parse_hyperparameters(
+    values: Mapping[str, Any], method: str, where: str = ""
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe and the options of `method`: those of `values`, defaults for the rest.
+
+    Raises
+    ------
+    UserError
+        Unknown method or name, or a value that is not allowed; it names `where`.
+    """
+    chosen, where = get(method), where or f"method {method}"
+    checked = check_values(values, {**RECIPE_KINDS, **chosen.kinds}, where)
+    options = {name: checked.pop(name, default) for name, default in chosen.defaults.items()}
+    return parse_recipe(checked, where), options
+
+
 def unlearn(
     name: str,
     original: nn.Module,
     data: ImageData,
     split: Split,
     *,
-    hyperparameters: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any] = MappingProxyType({}),
     seed: int,
     scope: str = "all",
     fresh: Callable[[], nn.Module] | None = None,
@@ -120,18 +142,16 @@ def unlearn(
 
     Parameters
     ----------
-    name : str
-        A registered method.
     original : nn.Module
         Trained on retain and forget set; float images [B, 3, H, W] in [0, 1] to logits [B, C].
     data : ImageData
         On the device that computes.
     hyperparameters : mapping
-        The recipe's (see `Recipe`) and the method's own.
+        The recipe's (see `Recipe`) and the method's own; those it lacks have their defaults.
     seed : int
         Of batch order, augmentation and the method's draws.
     scope : str
-        Which layers may change: "all", "first", "intermediate", "last" or "modules:NAME,NAME".
+        Which layers may change, see `scope_modules`: "all", "first", "intermediate+last", ...
     fresh : function returning an untrained model, for methods that start afresh (Retrain)
     state_file : Path or None
         Where a long run keeps its state, to go on from when cut off.
@@ -144,32 +164,28 @@ def unlearn(
         Unknown method, scope or hyper-parameter; a loss that is not finite.
     """
     chosen = get(name)
-    recipe, options = parse_hyperparameters(hyperparameters, chosen.options, f"method {name}")
+    recipe, options = parse_hyperparameters(hyperparameters, name)
     scope_modules(original, scope)  # an unknown scope fails before anything is copied
     device = data.train_images.device
     with torch.random.fork_rng(), peak_memory(device) as peak:
         began = time.perf_counter()
         student = copy.deepcopy(original).to(device).requires_grad_(True)
-        frozen = copy.deepcopy(original).to(device).eval().requires_grad_(False)
         apply_scope(student, scope)
         run = Run(
-            model=student,
-            original=frozen,
-            fresh=fresh,
-            images=data.train_images,
-            labels=data.train_labels,
-            retain_index=split.retain,
+            student,
+            data,
+            split.retain,
+            recipe,
+            seed,
+            name if scope == "all" else f"{name} {scope}",
             forget_index=split.forget,
-            recipe=replace(recipe, flip=recipe.flip and data.flip),
+            original=copy.deepcopy(original).to(device).eval().requires_grad_(False),
+            fresh=fresh,
             options=options,
-            seed=seed,
-            num_classes=data.num_classes,
-            name=name if scope == "all" else f"{name} {scope}",
-            scope=scope,
             state_file=state_file,
             deadline=deadline,
         )
-        chosen.function(run)
+        chosen.function(run, **options)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = run.earlier_seconds + time.perf_counter() - began

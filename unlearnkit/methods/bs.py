@@ -1,79 +1,83 @@
 """BS: Boundary Shrink."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.training.run import Run, cut
+from unlearnkit.training import Run
+from unlearnkit.training.recipe import NotNegative
 
-OPTIONS = {
-    "bound": float,
-    "on_failure": ("keep", "runner-up", "skip"),
-    "batch_norm": ("train", "eval"),
-}
+OnFailure = Literal["keep", "runner-up", "skip"]
 
 
-@method("bs", title="BS", options=OPTIONS)
-def boundary_shrink(run: Run) -> None:
-    """Train each clean forget image towards the class just across its nearest boundary.
+@method("bs", title="BS", color="#009E73", order=3, version=2)
+def boundary_shrink(
+    run: Run,
+    *,
+    bound: NotNegative = 0.1,
+    on_failure: OnFailure = "keep",
+    batch_norm: Literal["train", "eval"] = "train",
+) -> None:
+    """Train each forget image towards the class just across its nearest boundary.
 
     Chen et al., *Boundary Unlearning* (CVPR 2023). That class is the frozen original's prediction
-    on a single-step FGSM image. Only the forget set is used, so a large rate destroys the model.
+    on a single-step FGSM image, found for each batch as it is trained on, mirrored and cropped.
+    Only the forget set is used, so a large rate destroys the model.
 
     Options
     -------
-    bound : float
-        L-infinity size of the FGSM step in [0, 1] pixels; published 0.1.
-    on_failure : "keep", "runner-up" or "skip"
+    bound : L-infinity size of the FGSM step in [0, 1] pixels; published 0.1
+    on_failure :
         Where the original stays right under the attack: keep the true class and so re-learn the
         image (the published form), take the original's second guess, or leave the image out.
-    batch_norm : "train" or "eval"
-        Whether the forget batches move the running statistics (the published form) or not.
+    batch_norm : "train" if the forget batches move the running statistics (published), or "eval"
 
     Log
     ---
-    hit_ratio : share of the forget set that the original gets wrong under the attack, in [0, 1]
+    hit_ratio : share of the forget images, over all epochs, that the original gets wrong under the
+        attack, in [0, 1]
     """
-    if run.options.bound < 0:
-        raise UserError(f"bs: bound is {run.options.bound}; allowed: >= 0, in [0, 1] pixels")
-    targets, hit = boundary_labels(run)
-    run.log["hit_ratio"] = hit.float().mean().item()
-    index_set = run.forget_index
-    if run.options.on_failure == "skip":
-        index_set = index_set[hit]
-    labels = run.labels.clone()
-    labels[run.forget_index.to(labels.device)] = targets
+    run.consults_original = True
     for epoch in run.epochs():
-        if run.options.batch_norm == "eval":
+        if batch_norm == "eval":
             run.model.eval()
-        for index in run.order(index_set, "forget", epoch):
-            images, _ = run.batch(index)
-            run.step(run.cross_entropy(images, labels[index.to(labels.device)]))
+        hits = 0
+        for images, labels in run.forget(epoch):
+            targets, hit = boundary_labels(run.original, images, labels, bound, on_failure)
+            hits = hits + hit.sum()
+            if on_failure == "skip":
+                images, targets = images[hit], targets[hit]
+            if len(images) > 1:  # BatchNorm can do nothing with one
+                run.step(run.cross_entropy(images, targets))
+        share = float(hits) / len(run.forget_index)
+        run.log["hit_ratio"] = (run.log.get("hit_ratio", 0.0) * epoch + share) / (epoch + 1)
 
 
-def boundary_labels(run: Run) -> tuple[Tensor, Tensor]:
-    """Return the target class [F] of each forget image, and whether it differs from its own [F].
+def boundary_labels(
+    original: nn.Module, images: Tensor, true: Tensor, bound: float, on_failure: OnFailure
+) -> tuple[Tensor, Tensor]:
+    """Return the target class [B] of each image, and whether the attack changed the guess [B].
 
-    The attacked images are the clean ones, so each label is found once, not once an epoch.
+    Parameters
+    ----------
+    original : nn.Module
+        In evaluation mode.
+    images, true : float [B, 3, H, W] in [0, 1] and int64 [B] tensors
     """
-    targets, hits = [], []
-    for index in run.forget_index.split(run.recipe.batch_size):
-        images = cut(run.images, index, crop=0, flip=False, generator=None)
-        true = run.labels[index.to(run.device)]
-        guess = adversarial_logits(run.original, images, true, run.options.bound).argmax(1)
+    attacked = fgsm_image(original, images, true, bound)
+    with torch.no_grad():
+        guess = original(attacked).argmax(1)
         hit = guess != true
-        if run.options.on_failure == "runner-up":
-            with torch.no_grad():
-                others = run.original(images).scatter(1, true[:, None], float("-inf"))
+        if on_failure == "runner-up":
+            others = original(images).scatter(1, true[:, None], float("-inf"))
             guess = torch.where(hit, guess, others.argmax(1))
-        targets.append(guess)
-        hits.append(hit.cpu())
-    return torch.cat(targets), torch.cat(hits)
+    return guess, hit
 
 
-def fgsm_image(model: torch.nn.Module, images: Tensor, labels: Tensor, bound: float) -> Tensor:
+def fgsm_image(model: nn.Module, images: Tensor, labels: Tensor, bound: float) -> Tensor:
     """Return single-step FGSM images on the 1/255 grid, within `bound` of `images` in [0, 1]."""
     images = images.detach().clone().requires_grad_(True)
     gradient = torch.autograd.grad(F.cross_entropy(model(images), labels), images)[0]
@@ -83,12 +87,3 @@ def fgsm_image(model: torch.nn.Module, images: Tensor, labels: Tensor, bound: fl
     steps = (moved - images.detach()) * 255
     steps = steps.sign() * (steps.abs() + 1e-3).floor()
     return ((images.detach() * 255).round() + steps).div(255)
-
-
-def adversarial_logits(
-    model: torch.nn.Module, images: Tensor, labels: Tensor, bound: float
-) -> Tensor:
-    """Return the frozen model's logits [B, C] on the FGSM images."""
-    attacked = fgsm_image(model, images, labels, bound)
-    with torch.no_grad():
-        return model(attacked)

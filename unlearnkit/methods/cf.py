@@ -1,10 +1,10 @@
 """CF: catastrophic forgetting, also called fine-tuning."""
 
 from unlearnkit.methods import method
-from unlearnkit.training.run import Run
+from unlearnkit.training import Run
 
 
-@method("cf", title="CF")
+@method("cf", title="CF", color="#56B4E9", order=2)
 def finetune(run: Run) -> None:
     """Go on training on the retain set alone, and trust that the rest is forgotten.
 

@@ -1,10 +1,10 @@
 """GA: gradient ascent, the simplest baseline (NegGrad)."""
 
 from unlearnkit.methods import method
-from unlearnkit.training.run import Run
+from unlearnkit.training import Run
 
 
-@method("ga", title="GA")
+@method("ga", title="GA", color="#7A5C00", order=7)
 def gradient_ascent(run: Run) -> None:
     """Climb the cross-entropy on the forget set; nothing holds the retain set in place.
 

@@ -1,21 +1,26 @@
 """RL: random labels."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from unlearnkit.methods import method
 from unlearnkit.seeding import stream
-from unlearnkit.training.run import Run
+from unlearnkit.training import Run
 
-OPTIONS = {
-    "labels_drawn": ("batch", "epoch", "once"),
-    "exclude_true": bool,
-    "passes": ("in turn", "shuffled"),
-}
+Draws = Literal["batch", "epoch", "once"]
+Passes = Literal["in turn", "shuffled"]
 
 
-@method("rl", title="RL", options=OPTIONS)
-def random_labels(run: Run) -> None:
+@method("rl", title="RL", color="#E69F00", order=4)
+def random_labels(
+    run: Run,
+    *,
+    labels_drawn: Draws = "batch",
+    exclude_true: bool = False,
+    passes: Passes = "in turn",
+) -> None:
     """Train on the forget set with labels drawn at random, and on the retain set with its own.
 
     Golatkar et al., *Eternal Sunshine of the Spotless Net* (CVPR 2020), in the form of SalUn's
@@ -24,51 +29,34 @@ def random_labels(run: Run) -> None:
 
     Options
     -------
-    labels_drawn : "batch", "epoch" or "once"
-        How often a forget image gets a new label.
-    exclude_true : bool
-        Never draw the image's own class.
-    passes : "in turn" or "shuffled"
-        Forget pass before the retain pass, or both mixed into one.
+    labels_drawn : how often a forget image gets a new label
+    exclude_true : never draw the image's own class
+    passes : forget pass before the retain pass ("in turn"), or both mixed into one ("shuffled")
     """
-    for epoch in run.epochs():
-        random_label_epoch(run, epoch)
-
-
-def random_label_epoch(run: Run, epoch: int) -> None:
-    """Do one epoch of random labels; SalUn's is the same, under a mask."""
-    if run.options.passes == "in turn":
-        sets = [("forget", run.forget_index), ("retain", run.retain_index)]
-    else:
-        sets = [("mixed", torch.cat([run.forget_index, run.retain_index]))]
-    forgotten = torch.zeros(len(run.labels), dtype=torch.bool)
+    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
     forgotten[run.forget_index] = True
-    draw = LabelDraw(run, epoch)
-    for purpose, index_set in sets:
-        for index in run.order(index_set, purpose, epoch):
-            images, labels = run.batch(index)
-            labels = torch.where(forgotten[index].to(labels.device), draw(index, labels), labels)
-            run.step(run.cross_entropy(images, labels))
+    sets = {"forget": run.forget_index, "retain": run.retain_index}
+    if passes == "shuffled":
+        sets = {"mixed": torch.cat([run.forget_index, run.retain_index])}
+    classes = run.data.num_classes
+    for epoch in run.epochs():
+        generator = stream(run.seed, "labels", 0 if labels_drawn == "once" else epoch)
+        if labels_drawn != "batch":
+            table = draw(run.data.train_labels, classes, exclude_true, generator)
+        for purpose, index_set in sets.items():
+            for index in run.order(index_set, purpose, epoch):
+                images, labels = run.batch(index)
+                if labels_drawn == "batch":
+                    drawn = draw(labels, classes, exclude_true, generator)
+                else:
+                    drawn = table[index.to(labels.device)]
+                labels = torch.where(forgotten[index].to(labels.device), drawn, labels)
+                run.step(run.cross_entropy(images, labels))
 
 
-class LabelDraw:
-    """Draws the random labels of one epoch; see `labels_drawn` and `exclude_true`."""
-
-    def __init__(self, run: Run, epoch: int) -> None:
-        self.run = run
-        often = run.options.labels_drawn
-        self.generator = stream(run.seed, "labels", 0 if often == "once" else epoch)
-        self.table = None if often == "batch" else self._draw(run.labels)
-
-    def __call__(self, index: Tensor, true: Tensor) -> Tensor:
-        """Return labels [B] for the images `index` [B] of classes `true` [B]."""
-        if self.table is None:
-            return self._draw(true)
-        return self.table[index.to(true.device)]
-
-    def _draw(self, true: Tensor) -> Tensor:
-        classes = self.run.num_classes
-        if self.run.options.exclude_true:
-            shift = torch.randint(1, classes, true.shape, generator=self.generator)
-            return (true + shift.to(true.device)) % classes
-        return torch.randint(0, classes, true.shape, generator=self.generator).to(true.device)
+def draw(true: Tensor, classes: int, exclude: bool, generator: torch.Generator) -> Tensor:
+    """Return labels uniform over all `classes`, or over all but the `true` ones [B]."""
+    if exclude:
+        shift = torch.randint(1, classes, true.shape, generator=generator)
+        return (true + shift.to(true.device)) % classes
+    return torch.randint(0, classes, true.shape, generator=generator).to(true.device)

@@ -4,18 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.methods.rl import OPTIONS as RL_OPTIONS
-from unlearnkit.methods.rl import random_label_epoch
+from unlearnkit.methods.rl import Draws, Passes, random_labels
 from unlearnkit.scopes import trainable
-from unlearnkit.training.run import Run, cut
+from unlearnkit.training import Run
+from unlearnkit.training.recipe import Share
 
-OPTIONS = {"mask_fraction": float, "leak_compat": bool, **RL_OPTIONS}
 
-
-@method("salun", title="SalUn", options=OPTIONS)
-def saliency_unlearning(run: Run) -> None:
+@method("salun", title="SalUn", color="#CC79A7", order=6)
+def saliency_unlearning(
+    run: Run,
+    *,
+    mask_fraction: Share = 0.5,
+    leak_compat: bool = False,
+    labels_drawn: Draws = "batch",
+    exclude_true: bool = False,
+    passes: Passes = "in turn",
+) -> None:
     """Do random labels, changing only the weights with the largest forget gradient.
 
     Fan et al., *SalUn* (ICLR 2024). The mask is ranked once, on the original, over all trainable
@@ -34,24 +39,21 @@ def saliency_unlearning(run: Run) -> None:
     ---
     mask_density/NAME : share of weights that may change in each layer group, in [0, 1]
     """
-    if not 0 <= run.options.mask_fraction <= 1:
-        raise UserError(f"salun: mask_fraction is {run.options.mask_fraction}; allowed: 0 to 1")
-    parameters = dict(trainable(run.model))
-    masks = top_fraction(saliency(run, parameters), run.options.mask_fraction)
+    masks = top_fraction(saliency(run), mask_fraction)
     for group, density in densities(masks).items():
         run.log[f"mask_density/{group}"] = density
-    Gate(run, parameters, masks)
-    for epoch in run.epochs():
-        random_label_epoch(run, epoch)
+    hold(run, masks, leak_compat)
+    random_labels(run, labels_drawn=labels_drawn, exclude_true=exclude_true, passes=passes)
 
 
-def saliency(run: Run, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def saliency(run: Run) -> dict[str, Tensor]:
     """Return |sum over the forget set of the loss gradient| of each parameter, in eval mode."""
     run.model.eval()
+    parameters = dict(trainable(run.model))
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for index in run.forget_index.split(run.recipe.batch_size):
-        images = cut(run.images, index, crop=0, flip=False, generator=None)
-        loss = F.cross_entropy(run.model(images), run.labels[index.to(run.device)])
+        images, labels = run.batch(index, augment=False)
+        loss = F.cross_entropy(run.model(images), labels)
         # A weight that the loss does not reach has gradient 0.
         gradients = torch.autograd.grad(
             loss, parameters.values(), allow_unused=True, materialize_grads=True
@@ -84,29 +86,27 @@ def densities(masks: dict[str, Tensor]) -> dict[str, float]:
     return {group: torch.cat(parts).float().mean().item() for group, parts in groups.items()}
 
 
-class Gate:
-    """Holds masked weights where they are: gradient before the step, weight and momentum after."""
+def hold(run: Run, masks: dict[str, Tensor], leak: bool) -> None:
+    """Make the run hold masked weights: their gradient before a step, with momentum after it."""
+    held = [
+        (parameter, masks[name], parameter.detach().clone())
+        for name, parameter in trainable(run.model)
+        if not masks[name].all()
+    ]
 
-    def __init__(self, run: Run, parameters: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
-        self.optimizer = run.optimizer
-        self.held = [
-            (parameter, masks[name], parameter.detach().clone())
-            for name, parameter in parameters.items()
-            if not masks[name].all()
-        ]
-        run.before_step.append(self.mask_gradients)
-        if not run.options.leak_compat:
-            run.after_step.append(self.restore)
-
-    def mask_gradients(self) -> None:
-        for parameter, mask, _ in self.held:
+    def mask_gradients() -> None:
+        for parameter, mask, _ in held:
             if parameter.grad is not None:
                 parameter.grad.mul_(mask)
 
     @torch.no_grad()
-    def restore(self) -> None:
-        for parameter, mask, start in self.held:
+    def restore() -> None:
+        for parameter, mask, start in held:
             parameter.copy_(torch.where(mask, parameter, start))
-            for value in self.optimizer.state[parameter].values():
+            for value in run.optimizer.state[parameter].values():
                 if torch.is_tensor(value) and value.shape == mask.shape:
                     value.mul_(mask)
+
+    run.before_step.append(mask_gradients)
+    if not leak:
+        run.after_step.append(restore)

@@ -6,24 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearnkit.errors import UserError
 from unlearnkit.methods import method
 from unlearnkit.scopes import trainable
 from unlearnkit.seeding import stream
-from unlearnkit.training.run import Run
-
-OPTIONS = {
-    "alpha": float,
-    "gamma": float,
-    "temperature": float,
-    "msteps": int,
-    "forget_batch_size": int,
-    "jitter": float,
-}
+from unlearnkit.training import Run
+from unlearnkit.training.recipe import Count, NotNegative, Positive, Size
 
 
-@method("scrub", title="SCRUB", options=OPTIONS)
-def scrub(run: Run) -> None:
+@method("scrub", title="SCRUB", color="#D55E00", order=5)
+def scrub(
+    run: Run,
+    *,
+    alpha: NotNegative = 0.001,
+    gamma: NotNegative = 0.99,
+    temperature: Positive = 4.0,
+    msteps: Count = 2,
+    forget_batch_size: Size = 512,
+    jitter: NotNegative = 1e-3,
+) -> None:
     """Drive the student away from the frozen original on the forget set, back on the retain set.
 
     Kurmanji et al., *Towards Unbounded Machine Unlearning* (NeurIPS 2023). Each of the first
@@ -32,14 +32,11 @@ def scrub(run: Run) -> None:
 
     Options
     -------
-    alpha, gamma : float
-        Weights of the retain set's divergence and cross-entropy.
-    temperature : float
-        T, above 0.
-    msteps : int
-        Number of epochs with a max pass.
-    forget_batch_size : int
-    jitter : float
+    alpha, gamma : weights of the retain set's divergence and cross-entropy
+    temperature : T, above 0
+    msteps : number of epochs with a max pass
+    forget_batch_size : of the max pass
+    jitter :
         Relative size of a Gaussian push given to the weights at the start; 0 for the published
         form. Student and teacher start equal, where the divergence has no gradient: BatchNorm in
         training mode tells them apart, but a ViT without dropout would stay where it is.
@@ -48,25 +45,21 @@ def scrub(run: Run) -> None:
     ---
     max_steps : number of steps of the max passes, the method's real hyper-parameter
     """
-    options = run.options
-    if options.temperature <= 0 or options.forget_batch_size < 1 or options.msteps < 0:
-        raise UserError("scrub: temperature must be > 0, forget_batch_size >= 1, msteps >= 0")
-    push(run, options.jitter)
-    batches = math.ceil(len(run.forget_index) / options.forget_batch_size)
-    run.log["max_steps"] = min(options.msteps, run.recipe.epochs) * batches
+    push(run, jitter)
+    batches = math.ceil(len(run.forget_index) / forget_batch_size)
+    run.log["max_steps"] = min(msteps, run.recipe.epochs) * batches
     for epoch in run.epochs():
-        if epoch < options.msteps:
-            for images, _ in run.forget(epoch, options.forget_batch_size):
-                run.step(-divergence(run, images, run.logits(images)))
+        if epoch < msteps:
+            for images, _ in run.forget(epoch, forget_batch_size):
+                run.step(-divergence(run, images, run.logits(images), temperature))
         for images, labels in run.retain(epoch):
             logits = run.logits(images)
-            loss = options.gamma * F.cross_entropy(logits, labels)
-            run.step(loss + options.alpha * divergence(run, images, logits))
+            loss = gamma * F.cross_entropy(logits, labels)
+            run.step(loss + alpha * divergence(run, images, logits, temperature))
 
 
-def divergence(run: Run, images: Tensor, logits: Tensor) -> Tensor:
+def divergence(run: Run, images: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """Return T^2 KL(teacher || student), summed over classes and averaged over the batch."""
-    temperature = run.options.temperature
     teacher = F.log_softmax(run.original_logits(images) / temperature, 1)
     student = F.log_softmax(logits / temperature, 1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import Any
 
 from unlearnkit.report.publish import publish, publish_all
-from unlearnkit.report.study import NothingToDraw, Study, load_study, read_study
+from unlearnkit.report.study import NothingToDraw, Study, load_study, read_study, stored
 
-__all__ = ["NothingToDraw", "Study", "load_study", "publish", "publish_all", "read_study"]
+__all__ = ["NothingToDraw", "Study", "load_study", "publish", "publish_all", "read_study", "stored"]
 
 
 def __getattr__(name: str) -> Any:

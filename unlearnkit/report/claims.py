@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearnkit.names import ID, READINGS
 from unlearnkit.report.frames import excess, forget_title, summaries
 from unlearnkit.report.stats import interval, mean_std, spearman
 from unlearnkit.report.study import Study
-from unlearnkit.results import ID, READINGS
 
 VERDICTS = ("supported", "not supported", "undecided")
 SEEDS = 3  # the fewest that can decide

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from unlearnkit.names import GAP_METRICS, ID
 from unlearnkit.report.study import Study, arranged
-from unlearnkit.results import GAP_METRICS, ID
 
 __all__ = ["arranged", "average_gap", "excess", "forget_title", "over_seeds", "summaries"]
 
@@ -33,7 +33,7 @@ def summaries(
     Parameters
     ----------
     reading : str
-        Which σ the fairness-gap is of, one of `unlearnkit.results.READINGS`.
+        Which σ the fairness-gap is of, one of `unlearnkit.names.READINGS`.
     attack, epsilon : str, float
         The drop is the white-box one on test images, under the study's own attack if None, at
         `epsilon` (in [0, 1]); if None, the mean over every ε > 0 at which all models were attacked.

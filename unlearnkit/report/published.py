@@ -24,8 +24,8 @@ from unlearnkit.report.study import Study
 
 PUBLISHED = Path(__file__).parent / "paper_fairness_gap.csv"
 LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
-LARGE = ("salun", "scrub")  # the two that the published panel (b), of ResNet-50, leaves out
-LARGE_ON = "resnet50"
+LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
+LARGE_ON = "resnet50"  # where there is that panel
 # First layer index of each group, by number of layers: ResNet-50's stages, SmallViT's blocks.
 GROUPS = {
     57: ((1, ""), (2, "stage 1"), (13, "stage 2"), (27, "stage 3"), (47, "stage 4")),
@@ -132,9 +132,10 @@ def _parting(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield where the curves part: of all methods and, on ResNet-50, without the large two."""
     layers = len(both.paper)
     panels = {"all methods": list(both.ours)}
-    if layers == LAYERS["resnet50"] and set(LARGE) & set(both.ours):
-        names = ", ".join(map(s.title, LARGE))
-        panels[f"without {names}"] = [name for name in both.ours if name not in LARGE]
+    large = [name for name in LARGE if name in both.ours]
+    if layers == LAYERS[LARGE_ON] and large:
+        rest = [name for name in both.ours if name not in LARGE]
+        panels[f"without {', '.join(map(s.title, large))}"] = rest
     for words, chosen in panels.items():
         whole = both.ours[chosen].dropna()
         if len(chosen) < 2 or whole.empty:
@@ -160,7 +161,7 @@ def _sizes(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield how many times Retrain's gap the large two have over ResNet-50's last stage."""
     layers = len(both.paper)
     first = GROUPS[layers][-1][0]
-    known = layers == LAYERS["resnet50"] and "retrain" in both.ours
+    known = layers == LAYERS[LARGE_ON] and "retrain" in both.ours
     for method in [name for name in LARGE if known and name in both.ours]:
         pair = [method, "retrain"]
         paper = both.paper.loc[first:, pair].dropna()

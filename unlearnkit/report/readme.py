@@ -7,13 +7,14 @@ import pandas as pd
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
+from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
 from unlearnkit.report.published import curves
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
 from unlearnkit.report.tables import markdown, markdown_text, wide
-from unlearnkit.results import ID, committed_folder
+from unlearnkit.results import committed_folder
 
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
 DATASET = ("cifar10", "CIFAR-10")  # how names of the publication's begin

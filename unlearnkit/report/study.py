@@ -2,29 +2,21 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.report.sweep import read_sweep
-from unlearnkit.results import ID, READINGS, SCOPES, Results
+from unlearnkit.names import ID, READINGS, SCOPES
+from unlearnkit.report import tidy
+from unlearnkit.results import Results, read_sweep
 
 Json = dict[str, Any]
-COLUMNS = {
-    "quality": [*ID, "metric", "value"],
-    "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
-    "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
-    "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
-    "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
-    "log": [*ID, "name", "value"],
-}
 NAN = float("nan")
 
 
@@ -36,6 +28,16 @@ def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
     """Return the distinct `values`: those `known` first, in that order, then as they appear."""
     found, known = dict.fromkeys(values), dict.fromkeys(known)
     return [name for name in known if name in found] + [name for name in found if name not in known]
+
+
+def _entry(key: str, doc: str) -> Any:
+    """Return a property that is an entry of study.json, [] where older results lack it."""
+    return property(lambda self: self.results.study.get(key, []), doc=doc)
+
+
+def _frame(name: str) -> Any:
+    """Return an attribute that is a frame, made when it is first asked for."""
+    return cached_property(lambda self: tidy.frame(name, self.results))
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,17 @@ class Study:
     results: Results
     folder: Path
 
-    @property
-    def profile(self) -> Json:
-        """The settings that the numbers were computed with."""
-        return self.results.study["settings"]
-
-    @property
-    def profile_name(self) -> str:
-        """Name of the profile."""
-        return self.results.study["profile"]
+    profile = _entry("settings", "The settings that the numbers were computed with.")
+    profile_name = _entry("profile", "Name of the profile.")
+    dataset = _entry("dataset", "What the data set is called in tables.")
+    classes = _entry("classes", "Names of the classes, in the order of `class_index`.")
+    measures = _entry("measures", "Name, title and digits of each measure of the user's own.")
+    quality = _frame("quality")
+    cost = _frame("cost")
+    sigma = _frame("sigma")
+    gap = _frame("gap")
+    robust = _frame("robust")
+    log = _frame("log")
 
     @property
     def name(self) -> str:
@@ -78,28 +82,13 @@ class Study:
     @property
     def output(self) -> Path:
         """Folder of the tables and figures: in figures/ beside results/, or $UNLEARNKIT_OUTPUT."""
-        beside = self.folder.parents[1]
-        return Path(os.environ.get("UNLEARNKIT_OUTPUT", beside)) / "figures" / self.name
-
-    @property
-    def dataset(self) -> str:
-        """What the data set is called in tables."""
-        return self.results.study["dataset"]
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes, in the order of `class_index`."""
-        return self.results.study["classes"]
+        beside = self.folder.absolute().parents[1]
+        return Path(os.environ.get("UNLEARNKIT_OUTPUT") or beside) / "figures" / self.name
 
     @property
     def attack(self) -> str:
         """Name of the attack that the study reports where none is named."""
         return self.profile["report"]["attack"]
-
-    @property
-    def measures(self) -> list[Json]:
-        """Name, title and digits of each measure of the user's own."""
-        return self.results.study.get("measures", [])
 
     @property
     def colors(self) -> dict[str, str]:
@@ -175,7 +164,7 @@ class Study:
         """How long computing took, trainings and measurements, with that many models at a time."""
         done: dict[str, float] = {}
         for record in self.results.records:
-            facts = self._facts(record)
+            facts = tidy.facts(self.results, record)
             for stage in record.stages:
                 done[stage["key"]] = facts.get("walls", {}).get(stage["stage"], 0.0)
             # A training that was cut off and resumed knows its seconds, its last part's walls.
@@ -224,7 +213,7 @@ class Study:
         """
         rows = []
         for record in self.results.records:
-            cell, facts = record.cell, self._facts(record)
+            cell, facts = record.cell, tidy.facts(self.results, record)
             scratch = cell.method in ("original", "retrain") and cell.scope == "all"
             if scratch and cell.progress == 1:
                 size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
@@ -234,83 +223,6 @@ class Study:
                 share = facts.get("flop_per_image", NAN) * rate / facts.get("matmul_rate", NAN)
                 rows.append((*astuple(cell), seconds, rate, share))
         return pd.DataFrame(rows, columns=[*ID, "seconds", "images_per_second", "matmul_share"])
-
-    @cached_property
-    def quality(self) -> pd.DataFrame:
-        metrics = {
-            "quality": lambda value, _: value.items(),
-            "measure": lambda value, name: [(name, value["value"])],
-        }
-        return self._frame("quality", metrics)
-
-    @cached_property
-    def cost(self) -> pd.DataFrame:
-        rows = []
-        for record in self.results.records:
-            made, facts = record.stages[0]["value"], self._facts(record)
-            if record.cell.progress == 1:
-                numbers = (facts.get("seconds"), made.get("memory", {}).get("total"))
-                numbers += (facts.get("peak_memory"), made.get("parameters"))
-                rows.append((*astuple(record.cell), *numbers))
-        return pd.DataFrame(rows, columns=COLUMNS["cost"])
-
-    @cached_property
-    def sigma(self) -> pd.DataFrame:
-        return self._frame("sigma", {"fairness": _sigma})
-
-    @cached_property
-    def gap(self) -> pd.DataFrame:
-        return self._frame("gap", {"fairness": _gaps})
-
-    @cached_property
-    def robust(self) -> pd.DataFrame:
-        access = {"robustness": "white-box", "transfer": "transfer"}
-        return self._frame("robust", {k: partial(_accuracies, a) for k, a in access.items()})
-
-    @cached_property
-    def log(self) -> pd.DataFrame:
-        return self._frame("log", {"unlearn": lambda value, _: value["log"].items()})
-
-    def _facts(self, record: files.Record) -> Json:
-        """Return what belongs to the machine that computed a model: seconds, memory, walls."""
-        return self.results.machine["cells"].get(record.cell.name, {})
-
-    def _frame(self, name: str, kinds: dict[str, Callable[[Json, str], Iterable]]) -> pd.DataFrame:
-        """Return frame `name`: the rows that each stage of one of the `kinds` gives."""
-        rows = []
-        for record in self.results.records:
-            for stage in record.stages:
-                kind, _, of = stage["stage"].partition("/")
-                if kind in kinds:
-                    cell = astuple(record.cell)
-                    rows += [(*cell, *row) for row in kinds[kind](stage["value"], of)]
-        return pd.DataFrame(rows, columns=COLUMNS[name])
-
-
-def _layers(value: Json) -> Iterator[tuple]:
-    """Yield reading, layer_index, layer_name and σ of each class, of the readings measured."""
-    for reading in (name for name in READINGS if name in value):
-        for index, (layer, row) in enumerate(zip(value["layers"], value[reading], strict=True), 1):
-            yield reading, index, layer, row
-
-
-def _sigma(value: Json, _: str) -> Iterable[tuple]:
-    return ((*layer, label, x) for *layer, row in _layers(value) for label, x in enumerate(row))
-
-
-def _gaps(value: Json, _: str) -> Iterable[tuple]:
-    return ((*layer, float(np.ptp(row))) for *layer, row in _layers(value))
-
-
-def _accuracies(access: str, value: Json, attack: str) -> Iterator[tuple]:
-    """Yield the accuracy under attack for each set of images, ε and class, -1 for all."""
-    for images, counts in value["sets"].items():
-        for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
-            classes = {-1: (sum(counts["n"]), sum(right))}
-            classes |= enumerate(zip(counts["n"], right, strict=True))
-            for index, (n, hits) in classes.items():
-                if n:
-                    yield attack, epsilon / 255, images, access, index, n, 100 * hits / n
 
 
 def read_study(folder: Path) -> Study:
@@ -341,18 +253,40 @@ def load_study(
         from unlearnkit.study import load_profile, run_study
 
         return read_study(run_study(load_profile(profile), dataset or None))
-    stem = Path(profile).stem if profile.endswith(".toml") else profile
     own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
-    where = files.own_results if own else files.committed_folder
+    folder = _folder(profile, dataset, files.own_results if own else files.committed_folder)
+    if not (folder / "study.json").exists():
+        raise _nothing(folder, profile, dataset)
+    return read_study(folder)
+
+
+def stored(profile: str, dataset: str | None = None) -> list[Path]:
+    """Return the folders that hold a study's results: the committed ones, this machine's own.
+
+    Raises
+    ------
+    UserError
+        If there are none; it says how to compute them.
+    """
+    found = [_folder(profile, dataset, w) for w in (files.committed_folder, files.own_results)]
+    there = [folder for folder in found if (folder / "study.json").exists()]
+    if not there:
+        raise _nothing(found[0], profile, dataset)
+    return there
+
+
+def _folder(profile: str, dataset: str | None, where: Callable[[str], Path]) -> Path:
+    stem = Path(profile).stem if profile.endswith(".toml") else profile
     try:
         settings = json.loads((where(stem) / "study.json").read_text())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         settings = {}  # of a data set of one's own there may be results alone
-    folder = where(files.study_name(stem, settings, dataset or None))
-    if not (folder / "study.json").exists():
-        option = f" --dataset {dataset}" if dataset else ""
-        raise UserError(
-            f"no results in {folder}; compute them with "
-            f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
-        )
-    return read_study(folder)
+    return where(files.study_name(stem, settings, dataset or None))
+
+
+def _nothing(folder: Path, profile: str, dataset: str | None) -> UserError:
+    option = f" --dataset {dataset}" if dataset else ""
+    return UserError(
+        f"no results in {folder}; compute them with "
+        f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
+    )

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit.errors import unknown
+from unlearnkit.names import ID
 from unlearnkit.report import frames
 from unlearnkit.report.stats import MISSING, Spread, mean_std
 from unlearnkit.report.study import Study, arranged
-from unlearnkit.results import ID
 
 MEBIBYTE = 2**20
 QUANTITIES = {

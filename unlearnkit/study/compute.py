@@ -1,36 +1,35 @@
-"""Doing what the store lacks: the workers, and one line for each model done."""
+"""Doing what the store lacks: on any executor, one line for each model done."""
 
-import importlib
-import multiprocessing
 import os
-import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
-from pathlib import Path
+from functools import lru_cache, partial
 
 import torch
+from cloudpickle import dumps, loads
 
-from unlearnkit.attacks import get_attack
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.data import ImageData
-from unlearnkit.errors import UserError
+from unlearnkit.errors import UserError, one_line
+from unlearnkit.files import cpu_count
+from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.plan import Job, Plan
-from unlearnkit.study.profile import Profile
+from unlearnkit.study.machine import pick_device
+from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
-from unlearnkit.training.run import OutOfTime
+from unlearnkit.study.workers import Here, Processes
+from unlearnkit.training import OutOfTime
+
+DATA = ("train_images", "train_labels", "test_images", "test_labels")
+DIED = "a worker process died at it twice, perhaps for want of memory; use fewer --workers"
+_ONE_JOB = threading.Lock()  # torch's random state and threads are the process's
 
 
 @dataclass
@@ -39,27 +38,29 @@ class Outcome:
 
     Attributes
     ----------
-    failed : list of (Cell, message)
+    failed : list of (Cell, error)
         Cells whose computation failed; everything else was done all the same.
     stopped : bool
         The deadline passed; the next call goes on from here.
     """
 
     done: int = 0
-    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    failed: list[tuple[Cell, Exception]] = field(default_factory=list)
     stopped: bool = False
 
 
 def default_workers(device: torch.device) -> int:
     """Return how many cells to compute at a time: one on a GPU, else up to four, a core each."""
-    return 1 if device.type == "cuda" else min(4, os.cpu_count() or 1)
+    return 1 if device.type == "cuda" else min(4, cpu_count())
 
 
 def compute(
     lab: Lab,
     plan: Plan,
     *,
-    workers: int,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    device: str | None = None,
     deadline: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Outcome:
@@ -70,211 +71,180 @@ def compute(
 
     Parameters
     ----------
-    workers : int
-        Processes. Each computes with its share of the cores; the number of threads changes the
-        last digits of a result, nothing else about the processes does.
+    workers : int or None
+        Processes of this machine, `default_workers` if None; one is this process. Each computes
+        with its share of the cores; the number of threads changes the last digits of a result,
+        nothing else about the processes does. With an executor: how many it has, to be noted.
+    executor : Executor or None
+        Computes instead, with the threads it has: anything like `concurrent.futures`' executors
+        whose workers are processes that see the store's folder. A cell is tried again once there.
+    device : str or None
+        What an executor's workers compute on, by default a GPU where there is one.
     deadline : float or None
         `time.time()` at which to stop after the epoch or measurement under way.
     report : function of one line
     """
-    jobs = plan.jobs()
-    outcome, began = Outcome(), time.monotonic()
+    jobs, outcome, began = plan.jobs, Outcome(), time.monotonic()
     if not jobs:
         return outcome
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    workers = min(workers, len(jobs)) if _importable(lab) else 1
-    width = len(str(len(jobs)))
-    for number, (job, seconds, error) in enumerate(_run(lab, jobs, workers, threads, deadline), 1):
-        left = (time.monotonic() - began) / number * (len(jobs) - number)
-        line = f"[{number:{width}}/{len(jobs)}] {_title(job):<58} {seconds:6.1f} s"
-        if isinstance(error, OutOfTime):
-            outcome.stopped = True
-            continue
-        if error is not None:
-            outcome.failed.append((job.cell, str(error) or repr(error)))
-            report(f"{line}  FAILED: {error}")
-            if not isinstance(error, UserError):
-                report("".join(traceback.format_exception(error)).rstrip())
-            continue
-        outcome.done += 1
-        report(f"{line}   {_clock(left)} left")
+    lab.keep_splits()
+    own = executor is None or isinstance(executor, Processes)
+    workers = workers or (default_workers(lab.device) if own else 1)
+    # Of the workers asked for, not of those there is work for: the same numbers when resumed.
+    threads = max(1, cpu_count() // workers) if own else 0
+    with ExitStack() as stack:
+        if own and workers == 1:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            lab.deadline, lab.workers = deadline, workers
+            executor, task = Here(), partial(_do, lab, threads)
+        else:
+            where = str(lab.device) if own else device
+            task = partial(work, _payload(lab, where, threads, workers, deadline))
+        if executor is None:
+            executor = stack.enter_context(Processes(min(workers, len(jobs))))
+        ended = _ended(executor, task, jobs, workers if own else len(jobs))
+        stack.callback(ended.close)
+        for number, (job, seconds, error, details) in enumerate(ended, 1):
+            if isinstance(error, OutOfTime):
+                outcome.stopped = True
+                continue
+            title = job if job.forget else f"{job.architecture} seed {job.seed} original, training"
+            line = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {title!s:<58} {seconds:6.1f} s"
+            if error is None:
+                left = int((time.monotonic() - began) / number * (len(jobs) - number))
+                outcome.done += 1
+                report(f"{line}   {left // 60}:{left % 60:02d} left")
+            else:
+                outcome.failed.append((job, error))
+                report(f"{line}  FAILED: {one_line(error)}" + (f"\n{details}" if details else ""))
     return outcome
 
 
-def _title(job: Job) -> str:
-    if job.weights_only:
-        return f"{job.cell.architecture} seed {job.cell.seed} original, training"
-    return str(job.cell)
+Ended = tuple[float, Exception | None, str]  # seconds, error, traceback of what is a bug
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+def _ended(
+    executor: Executor, task: Callable[[Cell], Ended], jobs: list[Cell], limit: int
+) -> Iterator[tuple[Cell, *Ended]]:
+    """Yield (job, seconds, error, traceback) as jobs end, none begun before what it needs.
 
-
-Result = tuple[Job, float, BaseException | None]
-
-
-def _blocked(job: Job, broken: dict[Job, BaseException]) -> BaseException | None:
-    """Return why a job cannot be done, None if it can: what it needs failed, or had no time."""
-    cause = broken.get(job.needs())
-    if cause is None or isinstance(cause, OutOfTime):
-        return cause
-    return UserError("its original model could not be trained")
-
-
-def _run(
-    lab: Lab, jobs: list[Job], workers: int, threads: int, deadline: float | None
-) -> Iterator[Result]:
-    """Yield (job, seconds, error) as jobs end, none before what it needs."""
-    if workers == 1:
-        yield from _run_here(lab, jobs, threads, deadline)
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    arguments = (lab.profile, _shared(lab.data), lab.store.folder, str(lab.device), deadline)
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(stop, threads, type(lab), *arguments, _modules(lab)),
-    ) as pool:
-        try:
-            yield from _run_in(pool, jobs, workers)
-        except BaseException:
-            stop.set()
-            raise
-
-
-def _run_in(pool: ProcessPoolExecutor, jobs: list[Job], workers: int) -> Iterator[Result]:
-    broken: dict[Job, BaseException] = {}
-    finished: set[Job] = set()
-    waiting, running = list(jobs), {}
-    while waiting or running:
-        for job in list(waiting):
-            need = job.needs()
-            if (why := _blocked(job, broken)) is not None:
-                waiting.remove(job)
-                yield job, 0.0, why
-            # One at a time for each worker: what is handed over early would go before the jobs
-            # of an earlier seed that still wait for their original.
-            elif len(running) < workers and (need in finished or need not in jobs):
-                waiting.remove(job)
-                running[_submitted(pool, job)] = job
-        ready, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in ready:
-            job = running.pop(future)
-            seconds, error = _outcome(future)
-            if error is None:
-                finished.add(job)
-            else:
-                broken[job] = error
-            yield job, seconds, error
-
-
-def _submitted(pool: ProcessPoolExecutor, job: Job) -> Future:
+    No more than `limit` are handed over: what is handed over early would go before the jobs of an
+    earlier seed that still wait for their original.
+    """
+    own, waiting, running, awaited = isinstance(executor, Processes), list(jobs), {}, set(jobs)
+    broken: dict[Cell, Exception] = {}
+    again: set[Cell] = set()
     try:
-        return pool.submit(_work, job)
-    except BrokenExecutor as error:
-        failed: Future = Future()
-        failed.set_exception(error)
-        return failed
-
-
-def _outcome(future: Future) -> tuple[float, BaseException | None]:
-    error = future.exception()
-    if isinstance(error, BrokenExecutor):
-        error = UserError("a worker process died, perhaps for want of memory; use fewer --workers")
-    return (0.0, error) if error is not None else future.result()
-
-
-def _run_here(lab: Lab, jobs: list[Job], threads: int, deadline: float | None) -> Iterator[Result]:
-    lab.deadline = deadline
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    broken: dict[Job, BaseException] = {}
-    try:
-        for job in jobs:
-            if (why := _blocked(job, broken)) is not None:
-                yield job, 0.0, why
-                continue
-            began = time.monotonic()
-            error = None
-            try:
-                _do(lab, job)
-            except Exception as caught:  # whatever a method raises, the other cells are done
-                error = broken[job] = caught
-            yield job, time.monotonic() - began, error
+        while waiting or running:
+            # Jobs at which a worker died are tried alone: it is known then which is to blame.
+            alone = own and not again.isdisjoint([*waiting, *running.values()])
+            for job in list(waiting):
+                cause = broken.get(training_of(job))
+                if cause is not None:
+                    waiting.remove(job)
+                    late = isinstance(cause, OutOfTime)
+                    why = cause if late else UserError("its original model could not be trained")
+                    yield job, 0.0, why, ""
+                elif len(running) < (1 if alone else limit) and training_of(job) not in awaited:
+                    waiting.remove(job)
+                    running[_handed(executor, task, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, died = running.pop(future), False
+                try:
+                    seconds, error, details = future.result()
+                except BrokenExecutor:
+                    seconds, error, details, died = 0.0, UserError(DIED), "", True
+                except Exception as caught:
+                    seconds, error, details = 0.0, RuntimeError(one_line(caught)), ""
+                if (died or (details and not own)) and job not in again:
+                    again.add(job)
+                    waiting.insert(0, job)
+                    continue
+                again.discard(job)
+                if error is not None:
+                    broken[job] = error
+                awaited.discard(job)
+                yield job, seconds, error, details
     finally:
-        torch.set_num_threads(threads_before)
+        for future in running:
+            future.cancel()
 
 
-_LAB: Lab | None = None
-
-
-def _start_worker(
-    stop: Event,
-    threads: int,
-    kind: type[Lab],
-    profile: Profile,
-    data: ImageData,
-    folder: Path,
-    device: str,
-    deadline: float | None,
-    modules: set[str],
-) -> None:
-    global _LAB
-    # Ctrl-C reaches the whole group of processes: the first one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(stop, os.getppid()), daemon=True).start()
-    for module in modules:
-        importlib.import_module(module)
-    os.environ["UNLEARNKIT_WORKER"] = "1"
-    torch.set_num_threads(threads)
-    _LAB = kind(profile, data, Store(folder), device=device, deadline=deadline)
-
-
-def _end_with(stop: Event, parent: int) -> None:
-    """End this worker at once when told to, or when its parent is gone."""
-    while not stop.wait(1.0):
-        if os.getppid() != parent:
-            break
-    os._exit(1)
-
-
-def _work(job: Job) -> tuple[float, BaseException | None]:
-    began = time.monotonic()
+def _handed(executor: Executor, task: Callable[[Cell], Ended], job: Cell) -> Future:
     try:
-        _do(_LAB, job)
-    except (UserError, OutOfTime) as error:
-        return time.monotonic() - began, error
-    return time.monotonic() - began, None
+        return executor.submit(task, job)
+    except BrokenExecutor as error:
+        future: Future = Future()
+        future.set_exception(error)
+        return future
 
 
-def _do(lab: Lab, job: Job) -> None:
-    if lab.deadline is not None and time.time() > lab.deadline:
-        raise OutOfTime("no time left")
-    if job.weights_only:
-        lab.run_stage(lab.original_stage(job.cell.architecture, job.cell.seed))
-    else:
-        lab.run_cell(job.cell)
+def _payload(
+    lab: Lab, device: str | None, threads: int, workers: int, deadline: float | None
+) -> bytes:
+    """Return what a worker has to know, the data aside: those it finds in the store."""
+    data, profile = lab.data.to("cpu"), lab.profile
+    if lab.store.get_tensors("data", data.fingerprint) is None:
+        lab.store.put_tensors(
+            "data", data.fingerprint, {name: getattr(data, name) for name in DATA}
+        )
+    chosen = [
+        (METHODS, profile["methods"]),
+        (ATTACKS, [entry["name"] for entry in profile["attack"]]),
+        (MEASURES, profile["measure"].get("extra", [])),
+    ]
+    told = {
+        "profile": profile,
+        "folder": lab.store.folder.resolve(),
+        "data": (data.name, data.classes, data.flip, data.fingerprint),
+        "how": {"forget_seed": lab.forget_seed, "deadline": deadline, "workers": workers},
+        "device": device,
+        "threads": threads,
+        # By value where they are a notebook's; a module registers its own when it is imported.
+        "registered": [[known[name] for name in names] for known, names in chosen],
+    }
+    return dumps(told)
 
 
-def _shared(data: ImageData) -> ImageData:
-    """Return `data` on the CPU with its fingerprint known, so that no worker computes it anew."""
-    moved = data.to("cpu")
-    _ = moved.fingerprint, moved.train_fingerprint
-    for tensor in (moved.train_images, moved.train_labels, moved.test_images, moved.test_labels):
-        tensor.share_memory_()
-    return moved
+def work(payload: bytes, job: Cell) -> Ended:
+    """Do a job in a worker process."""
+    with _ONE_JOB:
+        try:
+            lab, threads = _open(payload)
+        except UserError as error:
+            return 0.0, error, ""
+        return _do(lab, threads, job)
 
 
-def _modules(lab: Lab) -> set[str]:
-    """Return the modules that define the profile's methods and attacks."""
-    chosen = [METHODS[name] for name in lab.profile["methods"]]
-    chosen += [get_attack(entry["name"]) for entry in lab.profile["attack"]]
-    return {entry.function.__module__ for entry in chosen}
+@lru_cache(maxsize=1)
+def _open(payload: bytes) -> tuple[Lab, int]:
+    os.environ["UNLEARNKIT_WORKER"] = "1"
+    told = loads(payload)
+    for registry, entries in zip((METHODS, ATTACKS, MEASURES), told["registered"], strict=True):
+        registry.update({entry.name: entry for entry in entries})
+    name, classes, flip, fingerprint = told["data"]
+    store = Store(told["folder"])
+    tensors = store.get_tensors("data", fingerprint)
+    if tensors is None:
+        raise UserError(f"no data in {store.folder}; all workers have to see the store's folder")
+    data = ImageData(name, classes, *(tensors[part] for part in DATA), flip=flip)
+    device = pick_device(told["device"])
+    return Lab(told["profile"], data, store, device=device, **told["how"]), told["threads"]
 
 
-def _importable(lab: Lab) -> bool:
-    """Tell whether a new process can know all methods and attacks: it cannot know a notebook's."""
-    return "__main__" not in _modules(lab)
+def _do(lab: Lab, threads: int, job: Cell) -> Ended:
+    began, details = time.monotonic(), ""
+    if threads:
+        torch.set_num_threads(threads)
+    error: Exception | None = None
+    try:
+        if lab.deadline is not None and time.time() > lab.deadline:
+            raise OutOfTime("no time left")
+        lab.run(job)
+    except (UserError, OutOfTime) as caught:
+        error = caught
+    except Exception as caught:  # whatever a method raises, the other cells are done
+        # As text: an exception of the user's own may not survive the way back.
+        error = RuntimeError(one_line(caught))
+        details = "".join(traceback.format_exception(caught)).rstrip()
+    return time.monotonic() - began, error, details

@@ -1,47 +1,35 @@
-"""From a cell of the study to its measurements, each stage stored under its own key."""
+"""Computing the stages of a study, each stored as soon as it is done."""
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearnkit import attacks, metrics, models
-from unlearnkit import measures as measuring
-from unlearnkit.cost import hardware_facts
+from unlearnkit import measures, models
+from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
-from unlearnkit.data.splits import Split, make_split
-from unlearnkit.errors import UserError
-from unlearnkit.methods import Unlearned, get, unlearn
+from unlearnkit.data.splits import Split
+from unlearnkit.errors import Unreadable
+from unlearnkit.files import set_aside
+from unlearnkit.methods import unlearn
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
+from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.store import Entry, Store, commit, key_of, now
-from unlearnkit.training.recipe import parse_hyperparameters
-from unlearnkit.training.run import train
+from unlearnkit.study.stages import Stage, Stages, adversarial_key, original_of
+from unlearnkit.study.store import Entry, Store
+from unlearnkit.training import parse_recipe, train
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A step of a cell: what it is called, the spec its key is made of, and how to do it."""
+class Lab(Stages):
+    """The stages of a profile on a data set, with a store, and a device to compute them on.
 
-    name: str
-    spec: dict[str, Any]
-    compute: Callable[[], tuple[Any, dict[str, Any]]]
-    has_tensors: bool = False
-
-    @property
-    def key(self) -> str:
-        """The key the result is stored under."""
-        return key_of(self.name, self.spec)
-
-
-class Lab:
-    """A profile on a data set, with its store: knows every stage's spec and how to compute it."""
+    `deadline` is the `time.time()` to stop at; `workers` is noted beside the results: how many of
+    them were made at a time.
+    """
 
     def __init__(
         self,
@@ -50,139 +38,164 @@ class Lab:
         store: Store,
         *,
         device: torch.device | str = "cpu",
+        forget_seed: int | None = None,
         deadline: float | None = None,
+        workers: int = 1,
     ) -> None:
         commit()  # asked once, now: the files may change while this process computes
-        self.profile, self.store = profile, store
-        self.device = torch.device(device)
-        self.deadline = deadline
-        self.data = data.to(self.device)
-        self.split = lru_cache(maxsize=None)(self._split)
-        self._models = lru_cache(maxsize=2)(self._load_model)
+        super().__init__(profile, data.to(device), forget_seed)
+        self.store, self.device = store, torch.device(device)
+        self.deadline, self.workers = deadline, workers
+        self.model = lru_cache(maxsize=2)(self._model)
 
-    # -- specs: what a result depends on ---------------------------------------------------------
-
-    def original_stage(self, architecture: str, seed: int, progress: float = 1.0) -> Stage:
-        """Return the training of the original, or the part of it up to a checkpoint."""
-        recipe = self._recipe(self.profile.recipe(architecture))
-        spec = {
-            **self._model_spec(architecture, seed),
-            "images": _index_key(self._any_split(seed).train),
-            "recipe": recipe,
-        }
-        if progress < 1:
-            spec["epochs_done"] = round(progress * recipe["epochs"])
-        return Stage(
-            "original", spec, lambda: self._train_original(architecture, seed, progress), True
-        )
-
-    def model_stage(self, cell: Cell) -> Stage:
-        """Return the stage that makes the cell's weights."""
-        if cell.method == "original":
-            return self.original_stage(cell.architecture, cell.seed, cell.progress)
-        split, chosen = self.split(cell.forget, cell.seed), get(cell.method)
-        spec = {
-            "method": cell.method,
-            "method_version": chosen.version,
-            "scope": cell.scope,
-            "seed": cell.seed,
-            "retain": _index_key(split.retain),
-            "forget": _index_key(split.forget),
-            "hyperparameters": self._recipe(
-                self.profile.hyperparameters(cell.method, cell.architecture)
-            ),
-        }
-        if cell.method == "retrain":
-            spec["fresh"] = self._model_spec(cell.architecture, cell.seed)
-        if cell.method != "retrain" or cell.scope != "all":
-            spec["original"] = self.original_stage(cell.architecture, cell.seed).key
-        return Stage("unlearn", spec, lambda: self._unlearn(cell), True)
-
-    def stages(self, cell: Cell) -> list[Stage]:
-        """Return the cell's stages in the order they can be done in."""
-        made = self.model_stage(cell)
-        stages = [made]
-        tested = {"model": made.key, "data": self.data.fingerprint}
-        spec = {**tested, "split": self.split(cell.forget, cell.seed).hash}
-        measure = self.profile["measure"]
-        quality = {**spec, "mia_images": measure["mia_images"], "seed": cell.seed}
-        stages.append(Stage("quality", quality, self._doing(measuring.quality, cell)))
-        spread = {
-            **tested,
-            "images_per_class": measure["fairness_images_per_class"],
-            "seed": cell.seed,
-        }
-        stages.append(Stage("fairness", spread, self._doing(measuring.spread, cell)))
-        for entry in self.profile["attack"]:
-            if not (entry["everywhere"] or (cell.scope == "all" and cell.progress == 1)):
-                continue
-            attack = {
-                **spec,
-                **measuring.attack_identity(entry["name"]),
-                "images": measuring.image_counts(cell, entry),
-                "options": attacks.attack_params(entry["name"], entry["options"]),
-                "epsilons": sorted(float(e) for e in entry["epsilons"]),
-                "batch_size": measure["batch_size"],
-                "seed": cell.seed,
-            }
-            stages.append(
-                Stage("robustness", attack, self._doing(measuring.robustness, cell, entry))
-            )
-            if entry["transfer"] and cell.progress == 1:
-                source = self.original_stage(cell.architecture, cell.seed).key
-                moved = {**attack, "source": source}
-                stages.append(
-                    Stage("transfer", moved, self._doing(measuring.transfer, cell, entry))
-                )
-        return stages
-
-    def _doing(self, measure: Callable[..., Any], *of: Any) -> Callable[[], tuple[Any, dict]]:
-        """Return the function of a stage that measures: it has nothing to say of the machine."""
-        return lambda: (measure(self, *of), {})
-
-    # -- doing them ------------------------------------------------------------------------------
-
-    def done(self, stage: Stage) -> Entry | None:
-        """Return the stage's stored result, or None if it has to be computed."""
-        entry = self.store.get(stage.name, stage.spec)
-        if entry is None or not stage.has_tensors:
-            return entry
-        weights = self.store.path(stage.name, stage.key, "safetensors")
-        return entry if weights.exists() else None
+    def done(self, stage: Stage, *, repair: bool = True) -> Entry | None:
+        """Return the stage's stored result, or None if it has to be computed (see `Store.get`)."""
+        entry = self.store.get(stage.name, stage.spec, repair=repair)
+        lies = self.store.path(stage.name, stage.key, "safetensors").exists()
+        return entry if lies or stage.name not in ("original", "unlearn") else None
 
     def run_stage(self, stage: Stage) -> Entry:
-        """Return the stage's result, computed now if the store lacks it."""
-        if (entry := self.done(stage)) is not None:
-            return entry
-        began = time.perf_counter()
-        value, machine = stage.compute()
-        machine |= {"wall": time.perf_counter() - began, "date": now(), "commit": commit()}
-        return self.store.put(stage.name, stage.spec, value, machine)
-
-    def run_cell(self, cell: Cell) -> list[Entry]:
-        """Compute what the store lacks of a cell; return all its results.
+        """Return the stage's result, computed now if the store lacks it.
 
         Raises
         ------
         OutOfTime
             If the deadline passed; what was done is stored.
         """
-        return [self.run_stage(stage) for stage in self.stages(cell)]
+        if (entry := self.done(stage)) is None:
+            with self.store.lock(stage.name, stage.family or stage.key, self.deadline):
+                # Another process may have done it meanwhile. A training that goes on from a later
+                # epoch than a checkpoint's leaves the checkpoint to one more.
+                while (entry := self.done(stage)) is None:
+                    self.compute(stage)
+        return entry
 
-    def model(self, cell: Cell) -> models.Classifier:
+    def run(self, cell: Cell) -> list[Entry]:
+        """Return all results of a cell; without a forget set, its original and the checkpoints."""
+        if cell.forget:
+            return [self.run_stage(stage) for stage in self.stages(cell)]
+        parts = (1.0, *self.profile["checkpoints"])
+        stages = [self.original_stage(cell.architecture, cell.seed, at) for at in parts]
+        return [self.run_stage(stage) for stage in stages]
+
+    def compute(self, stage: Stage) -> None:
+        """Compute a stage, and store it."""
+        if stage.name == "original":
+            return self._train_original(stage)
+        if stage.name == "unlearn":
+            return self._unlearn(stage)
+        cell, how, began = stage.cell, stage.how, time.perf_counter()
+        model, data, split = self.model(cell), self.data, self.split(cell.forget, cell.seed)
+        if stage.name == "quality":
+            value = measures.quality(model, data, split, **how)
+        elif stage.name == "fairness":
+            value = measures.sigma(model, data, **how)
+        elif stage.name == "measure":
+            value = measures.scalar(model, data, split, **how)
+        elif stage.name == "robustness":
+            value = measures.robustness(model, data, split, **how)
+        else:
+            value = measures.transfer(model, self._adversarial(stage), data, split, **how)
+        self._store(stage, value, began)
+
+    def _store(
+        self, stage: Stage, value: Any, began: float, model: nn.Module | None = None, **machine: Any
+    ) -> None:
+        """Store a result and how it was made: weights before the entry that vouches for them."""
+        if model is not None:
+            self.store.put_tensors(stage.name, stage.key, model.state_dict())
+        machine |= {"wall": time.perf_counter() - began, "workers": self.workers}
+        self.store.put(stage.name, stage.spec, value, machine | facts(self.device))
+
+    def _train_original(self, asked: Stage) -> None:
+        """Train an original; store it and its checkpoints, those that are lacking."""
+        architecture, seed = asked.cell.architecture, asked.cell.seed
+        finished = self.original_stage(architecture, seed)
+        recipe = parse_recipe(finished.spec["recipe"], architecture)
+        parts = [at for at in {*self.profile["checkpoints"], asked.cell.progress} if at < 1]
+        stages = [self.original_stage(architecture, seed, at) for at in parts]
+        lacking = {s.spec["epochs_done"]: s for s in stages if self.done(s) is None}
+        known = self.done(finished) is not None
+        since = time.perf_counter()
+
+        def keep(epochs: int, model: nn.Module) -> None:
+            nonlocal since
+            if (stage := lacking.pop(epochs, None)) is not None:
+                # The time counts as the finished model's, unless that was there before.
+                began = since if known else time.perf_counter()
+                self._store(stage, {"log": {}}, began, model, seconds=0)
+                since = time.perf_counter()
+
+        model = self.fresh_model(architecture, seed).to(self.device)
+        keep(0, model)
+        if known and not lacking:
+            return
+        # Before the training: what goes wrong here must not cost one that is done.
+        cost = {
+            "flop_per_image": training_flops(model, self.data.image_size),
+            "matmul_rate": matmul_rate(self.device, recipe.precision),
+        }
+        began = time.perf_counter()
+        with peak_memory(self.device) as peak:
+            run = train(
+                model,
+                self.data,
+                self.trained_on(seed),
+                recipe,
+                seed=derive(seed, "original"),
+                name=f"{architecture} original",
+                on_epoch=keep,
+                state_file=self.store.state_file("original", finished.key),
+                deadline=self.deadline,
+            )
+        if known:
+            return  # others build on the model that is stored
+        cost["seconds"] = run.earlier_seconds + time.perf_counter() - began
+        cost["peak_memory"] = _number(peak.bytes)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        value = {"log": run.log, "memory": _memory(run.memory()), "parameters": parameters}
+        self._store(finished, value, began, run.model, **cost)
+
+    def _unlearn(self, stage: Stage) -> None:
+        """Run the cell's method on its original."""
+        cell, began = stage.cell, time.perf_counter()
+        if cell.method == "retrain" and cell.scope == "all":
+            original = self.fresh_model(cell.architecture, cell.seed)
+        else:
+            original = self.model(original_of(cell))
+        made = unlearn(
+            cell.method,
+            original,
+            self.data,
+            self.split(cell.forget, cell.seed),
+            hyperparameters=stage.spec["hyperparameters"],
+            seed=derive(cell.seed, cell.method),
+            scope=cell.scope,
+            fresh=lambda: self.fresh_model(cell.architecture, derive(cell.seed, "retrain")),
+            state_file=self.store.state_file("unlearn", stage.key),
+            deadline=self.deadline,
+        )
+        value = {"log": made.log, "memory": _memory(made.memory), "parameters": made.parameters}
+        cost = {"seconds": made.seconds, "peak_memory": _number(made.peak_memory)}
+        self._store(stage, value, began, made.model, **cost)
+
+    def _adversarial(self, transfer: Stage) -> Tensor:
+        """Return the images made on the original, which are stored for the next cell."""
+        cell, key = transfer.cell, adversarial_key(transfer.spec)
+        with self.store.lock("adversarial", key, self.deadline):
+            stored = self.store.get_tensors("adversarial", key)
+            if stored is None:
+                source, split = self.model(original_of(cell)), self.split(cell.forget, cell.seed)
+                made = measures.adversarial(source, self.data, split, **transfer.how)
+                stored = {"images": made}
+                self.store.put_tensors("adversarial", key, stored)
+        return stored["images"]
+
+    def _model(self, cell: Cell) -> models.Classifier:
         """Return the cell's model in evaluation mode, computed now if the store lacks it."""
         stage = self.model_stage(cell)
-        self.run_stage(stage)
-        return self._models(cell)
-
-    def _load_model(self, cell: Cell) -> models.Classifier:
-        stage = self.model_stage(cell)
-        tensors = self.store.get_tensors(stage.name, stage.key)
-        if tensors is None:
-            # Damaged since it was planned, and set aside by now: make it once more.
-            value, machine = stage.compute()
-            self.store.put(stage.name, stage.spec, value, {**machine, "date": now()})
-            tensors = self.store.get_tensors(stage.name, stage.key)
+        while (tensors := self.store.get_tensors(stage.name, stage.key)) is None:
+            self.run_stage(stage)
         model = self.fresh_model(cell.architecture, cell.seed)
         model.load_state_dict(tensors)
         return model.to(self.device).eval()
@@ -199,115 +212,20 @@ class Lab:
             **self.profile.model_options(architecture),
         )
 
-    def _train_original(
-        self, architecture: str, seed: int, progress: float
-    ) -> tuple[Any, dict[str, Any]]:
-        finished = self.original_stage(architecture, seed)
-        recipe, _ = parse_hyperparameters(finished.spec["recipe"], {}, architecture)
-        steps = {
-            round(at * recipe.epochs): self.original_stage(architecture, seed, at)
-            for at in self.profile["checkpoints"]
-        }
-        model = self.fresh_model(architecture, seed).to(self.device)
-
-        def keep(epochs_done: int, model: torch.nn.Module) -> None:
-            if (stage := steps.get(epochs_done)) is not None:
-                self.store.put_tensors("original", stage.key, model.state_dict())
-                self.store.put("original", stage.spec, {"log": {}}, {"seconds": 0, "wall": 0.0})
-
-        if progress < 1 and round(progress * recipe.epochs) == 0:
-            wanted = self.original_stage(architecture, seed, progress)
-            self.store.put_tensors("original", wanted.key, model.state_dict())
-            return {"log": {}}, {"seconds": 0}
-        known = self.done(finished)
-        # Before the training: what goes wrong here must not cost one that is done.
-        facts = hardware_facts(model, self.data.image_size, recipe.precision)
-        with metrics.peak_memory(self.device) as peak:
-            began = time.perf_counter()
-            run = train(
-                model,
-                self.data,
-                self._any_split(seed).train,
-                recipe,
-                seed=derive(seed, "original"),
-                name=f"{architecture} original",
-                on_epoch=keep,
-                state_file=self.store.state_file("original", finished.key),
-                deadline=self.deadline,
-            )
-            seconds = run.earlier_seconds + time.perf_counter() - began
-        if known is not None:
-            # Trained again for a checkpoint alone: others build on the model that is stored.
-            return {"log": {}}, {"seconds": 0}
-        value = {
-            "log": run.log,
-            "memory": _memory(run.memory()),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        }
-        machine = {
-            "seconds": seconds,
-            "peak_memory": _number(peak.bytes),
-            **facts,
-        }
-        self.store.put_tensors("original", finished.key, run.model.state_dict())
-        if progress < 1:
-            # The checkpoint was asked for alone: the finished model is a gift.
-            self.store.put("original", finished.spec, value, {**machine, "wall": seconds})
-            return {"log": {}}, {"seconds": 0}
-        return value, machine
-
-    def _unlearn(self, cell: Cell) -> tuple[Any, dict[str, Any]]:
-        stage = self.model_stage(cell)
-        made = self.unlearn(cell, stage)
-        self.store.put_tensors("unlearn", stage.key, made.model.state_dict())
-        value = {"log": made.log, "memory": _memory(made.memory), "parameters": made.parameters}
-        return value, {"seconds": made.seconds, "peak_memory": _number(made.peak_memory)}
-
-    def unlearn(self, cell: Cell, stage: Stage) -> Unlearned:
-        """Run the cell's method on its original."""
-        if cell.method == "retrain" and cell.scope == "all":
-            original = self.fresh_model(cell.architecture, cell.seed)
-        else:
-            original = self.model(replace(cell, method="original", scope="all"))
-        return unlearn(
-            cell.method,
-            original,
-            self.data,
-            self.split(cell.forget, cell.seed),
-            hyperparameters=stage.spec["hyperparameters"],
-            seed=derive(cell.seed, cell.method),
-            scope=cell.scope,
-            fresh=lambda: self.fresh_model(cell.architecture, derive(cell.seed, "retrain")),
-            state_file=self.store.state_file("unlearn", stage.key),
-            deadline=self.deadline,
-        )
-
-    # -- pieces of specs -------------------------------------------------------------------------
-
-    def _split(self, forget: str, seed: int) -> Split:
-        split = make_split(
-            self.data, forget=forget, validation=self.profile["validation"], seed=seed
-        )
-        path = self.store.folder / "splits" / f"{split.hash[:20]}.json"
-        if not path.exists():
-            split.save(path)
-        return split
-
-    def _any_split(self, seed: int) -> Split:
-        """Return some split of `seed`: they share the training images, whatever they forget."""
-        return self.split(self.profile["forget"][0]["set"], seed)
-
-    @cached_property
-    def _data_spec(self) -> dict[str, Any]:
-        return {"data": self.data.train_fingerprint, "size": self.data.image_size}
-
-    def _model_spec(self, architecture: str, seed: int) -> dict[str, Any]:
-        options = self.profile.model_options(architecture)
-        return {**self._data_spec, "architecture": architecture, "model": options, "seed": seed}
-
-    def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the hyper-parameters as they act: mirrored only where the data allow it."""
-        return {**values, "flip": bool(values["flip"] and self.data.flip)}
+    def keep_splits(self) -> None:
+        """Write the study's splits into the store, for the record; set a damaged one aside."""
+        for entry in self.profile["forget"]:
+            for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
+                path = self.store.path("splits", split.hash[:20])
+                try:
+                    if Split.load(path).hash == split.hash:
+                        continue
+                    set_aside(path, "another split")
+                except FileNotFoundError:
+                    pass
+                except Unreadable:
+                    set_aside(path, "damaged")
+                split.save(path)
 
 
 def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
@@ -322,28 +240,7 @@ def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
     return replace(data, name=title) if title else data
 
 
-def pick_device(name: str | None = None) -> torch.device:
-    """Return the device to compute on: the one named, else a GPU if there is one, else the CPU."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...") from None
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= seen:
-        raise UserError(
-            f"device {name} asked for, but this machine's torch sees {seen or 'no'} GPU; use cpu"
-        )
-    return device
-
-
-def _index_key(index: Tensor) -> str:
-    """Return 20 hexadecimal digits that stand for an index list."""
-    return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
-
-
-def _memory(count: metrics.MemoryCount) -> dict[str, int]:
+def _memory(count: MemoryCount) -> dict[str, int]:
     return {**asdict(count), "total": count.total}
 
 

@@ -1,12 +1,13 @@
 """What a study still lacks: the stages to compute, and the jobs they make, in their order."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from unlearnkit.results import Cell
-from unlearnkit.study.lab import Lab, Stage
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import Profile
+from unlearnkit.study.stages import Stage, original_of
 
 
 def cells_of(profile: Profile) -> list[Cell]:
@@ -15,42 +16,26 @@ def cells_of(profile: Profile) -> list[Cell]:
     for architecture in profile["architectures"]:
         for number, entry in enumerate(profile["forget"]):
             for seed in entry["seeds"]:
-                place = (architecture, entry["set"])
-                cells.append(Cell(*place, "original", "all", seed))
-                if number == 0:
-                    cells += [
-                        Cell(*place, "original", "all", seed, float(at))
-                        for at in profile["checkpoints"]
-                    ]
+                original = Cell(architecture, entry["set"], "original", "all", seed)
+                parts = profile["checkpoints"] if number == 0 else []
+                cells += [original, *(replace(original, progress=float(at)) for at in parts)]
                 cells += [
-                    Cell(*place, method, scope, seed)
+                    replace(original, method=method, scope=scope)
                     for scope in entry["scopes"]
                     for method in entry.get("methods", profile["methods"])
                 ]
     return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
+def training_of(cell: Cell) -> Cell | None:
+    """Return the job to do before a cell: to train its original, for whatever is forgotten.
+
+    Retrain's, too: it is attacked with the original's images. A training needs none.
+    """
+    return replace(original_of(cell), forget="") if cell.forget else None
+
+
 @dataclass(frozen=True)
-class Job:
-    """What one worker does at a time: a cell's stages, or only the weights of an original."""
-
-    cell: Cell
-    weights_only: bool = False
-
-    def needs(self) -> "Job | None":
-        """Return the job that has to be done before this one.
-
-        Retrain does not start from the original, but is attacked with its adversarial images.
-        """
-        return None if self.weights_only else original_of(self.cell)
-
-
-def original_of(cell: Cell) -> Job:
-    """Return the job that trains the original a cell starts from."""
-    return Job(Cell(cell.architecture, "", "original", "all", cell.seed), weights_only=True)
-
-
-@dataclass
 class Plan:
     """What is stored and what is to be computed.
 
@@ -58,10 +43,16 @@ class Plan:
     ----------
     missing : dict of Cell -> list of Stage
         Only cells that lack something.
+    jobs : list of Cell
+        Forget set by forget set and seed by seed, trainings first (see `training_of`): what is cut
+        off is whole for some seeds of the first forget set, not in parts for all.
+    stages : int
+        Number of different stages, stored or not.
     """
 
     cells: list[Cell]
     missing: dict[Cell, list[Stage]]
+    jobs: list[Cell]
     stages: int
 
     @property
@@ -69,73 +60,45 @@ class Plan:
         """Number of stages to compute."""
         return sum(map(len, self.missing.values()))
 
-    def jobs(self) -> list[Job]:
-        """Return the jobs, forget set by forget set and seed by seed, originals to train first.
-
-        So what is cut off is whole for some seeds of the first forget set, not in parts for all.
-        """
-        first = {
-            original_of(cell): None
-            for cell, stages in self.missing.items()
-            if any(stage.name in ("original", "unlearn", "transfer") for stage in stages)
-        }
-        finished = [c for c in self.cells if c.method == "original" and c.progress == 1]
-        lacking = (c for c in finished if "original" in (s.name for s in self.missing.get(c, [])))
-        for stored in {original_of(cell) for cell in finished} - {original_of(c) for c in lacking}:
-            first.pop(stored, None)
-        jobs = [*first, *(Job(cell) for cell in self.missing)]
-        sets = list(dict.fromkeys(cell.forget for cell in self.cells))
-        rank = {forget: number for number, forget in enumerate(sets)}
-
-        def order(job: Job) -> tuple[int, int, bool]:
-            return rank.get(job.cell.forget, 0), job.cell.seed, not job.weights_only
-
-        return sorted(jobs, key=order)
-
-    def seconds(self, recorded: dict[str, dict[str, float]]) -> float | None:
+    def seconds(self, recorded: Mapping[str, Mapping[str, float]]) -> float | None:
         """Return the expected worker-seconds, or None where nothing like it was recorded.
 
-        `recorded` maps a cell's name to the seconds of each of its stages (see `stage_label`).
+        `recorded` maps a cell's name to the seconds of each of its stages (see `Stage.label`).
         """
-        if not self.missing:
-            return 0.0
         similar = defaultdict(list)
         for name, walls in recorded.items():
             for label, seconds in walls.items():
-                similar[_kind(name), label].append(seconds)
+                similar[name.split("_seed")[0], label].append(seconds)
         total = 0.0
         for cell, stages in self.missing.items():
-            for stage in stages:
-                label = stage_label(stage.name, stage.spec)
-                known = recorded.get(cell.name, {}).get(label)
-                like = similar.get((_kind(cell.name), label))
-                if known is None and not like:
+            for label in (stage.label for stage in stages):
+                like = similar[cell.name.split("_seed")[0], label]
+                if not like:
                     return None
-                total += known if known is not None else sum(like) / len(like)
+                total += recorded.get(cell.name, {}).get(label, sum(like) / len(like))
         return total
 
 
-def _kind(cell_name: str) -> str:
-    return cell_name.split("_seed")[0]
-
-
-def stage_label(stage: str, spec: dict) -> str:
-    """Return how durations name a stage: its name, for attacks with the attack's."""
-    return f"{stage}/{spec['name']}" if "name" in spec else stage
-
-
 def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
-    """Look up which stages of `cells` the store holds."""
-    cells, missing, stages = list(cells), {}, 0
-    seen: set[str] = set()
+    """Look up which stages of `cells` the store holds; nothing is written."""
+    cells, missing, jobs, lacks = list(cells), {}, {}, {}
+
+    def look(stage: Stage) -> bool:
+        if stage.key not in lacks:
+            lacks[stage.key] = lab.done(stage, repair=False) is None
+        return lacks[stage.key]
+
     for cell in cells:
-        lacking = []
-        for stage in lab.stages(cell):
-            if stage.key not in seen:
-                stages += 1
-                seen.add(stage.key)
-                if lab.done(stage) is None:
-                    lacking.append(stage)
+        new = [stage for stage in lab.stages(cell) if stage.key not in lacks]
+        lacking = [stage for stage in new if look(stage)]
+        names = {stage.name for stage in lacking}
         if lacking:
             missing[cell] = lacking
-    return Plan(cells, missing, stages)
+            jobs[cell] = None
+        if names & {"unlearn", "transfer"} and look(lab.model_stage(original_of(cell))):
+            names.add("original")
+        if "original" in names:
+            jobs[training_of(cell)] = None
+    ranks = {forget: rank for rank, forget in enumerate(dict.fromkeys(c.forget for c in cells))}
+    ordered = sorted(jobs, key=lambda job: (ranks.get(job.forget, 0), job.seed, job.forget != ""))
+    return Plan(cells, missing, ordered, len(lacks))

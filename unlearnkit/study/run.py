@@ -1,32 +1,30 @@
 """Running a study: its data and store opened, what is lacking computed, results laid down."""
 
-import platform
-from collections.abc import Iterable
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from unlearnkit import __version__, attacks, methods
 from unlearnkit import results as files
+from unlearnkit.attacks import get_attack
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.files import default_folder, write_atomic
-from unlearnkit.report.study import Study
+from unlearnkit.files import default_folder, source_folder
+from unlearnkit.measures import MEASURES
+from unlearnkit.methods import METHODS, ORIGINAL
 from unlearnkit.results import Cell, Record, Results, Samples, own_results
-from unlearnkit.study.compute import compute, default_workers
-from unlearnkit.study.lab import Lab, load_data, pick_device
-from unlearnkit.study.plan import cells_of, make_plan, stage_label
-from unlearnkit.study.profile import Profile, load_profile
+from unlearnkit.study.compute import compute
+from unlearnkit.study.lab import Lab, load_data
+from unlearnkit.study.machine import pick_device
+from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.profile import FOLDER, Profile
 from unlearnkit.study.store import Store
 
-PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-learn")
 SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
 SAMPLES = (8, 10)  # images of each class, classes
-
-__all__ = ["load_profile", "run_study"]
+ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
 
 
 def name_of(profile: Profile, dataset: str | None) -> str:
@@ -34,30 +32,62 @@ def name_of(profile: Profile, dataset: str | None) -> str:
     return files.study_name(profile.name, profile.values, dataset)
 
 
-def open_lab(profile: Profile, dataset: str | None = None, *, device: str | None = None) -> Lab:
-    """Return the lab of `profile` on its data set, or on another, with this machine's store."""
-    return Lab(
-        profile, load_data(profile, dataset), Store(default_folder()), device=pick_device(device)
-    )
+def _source(profile: Profile, dataset: str | None) -> dict[str, str]:
+    """Return what a study is of: profile and data set, by path where they are not the package's."""
+    dataset = dataset or profile["dataset"]
+    return {
+        "profile": profile.path.stem if profile.path.parent == FOLDER else str(profile.path),
+        "dataset": str(source_folder(dataset) or dataset),
+        "forget": profile["forget"][0]["set"],
+    }
 
 
-def check_source(name: str, dataset: str) -> None:
-    """Make sure that this machine's results of a study are not those of another folder.
+def source_of(name: str) -> dict[str, str]:
+    """Return what this machine's results called `name` are of, see `_source`; {} without any.
 
     Raises
     ------
     UserError
-        If two folders of images have the same name.
+        If the file that tells it is damaged.
     """
-    source, path = files.source_folder(dataset), own_results(name) / "source.txt"
-    if source is None or not path.exists():
-        return
-    other = Path(path.read_text().strip())
-    if other != source and other.is_dir():
-        raise UserError(
-            f"the results called {name} are those of {other}, not of {source}; rename one of these "
-            f"two folders, or delete {path.parent}"
-        )
+    text = b"".join(files.verified(own_results(name), "source.txt").values()).decode()
+    return dict(line.split(": ", 1) for line in text.splitlines())
+
+
+def note_source(profile: Profile, dataset: str | None) -> Path:
+    """Note what this machine's results of a study are of; return their folder."""
+    lines = [f"{what}: {value}\n" for what, value in _source(profile, dataset).items()]
+    folder = own_results(name_of(profile, dataset))
+    files.lay_down(folder, {"source.txt": "".join(lines)})
+    return folder
+
+
+def open_lab(
+    profile: Profile,
+    dataset: str | None = None,
+    *,
+    data: ImageData | None = None,
+    device: str | None = None,
+) -> Lab:
+    """Return the lab of `profile` on its data set, or on another, with this machine's store.
+
+    Raises
+    ------
+    UserError
+        If this machine's results of that name are those of another folder or profile.
+    """
+    name, ours = name_of(profile, dataset), _source(profile, dataset)
+    for what, other in source_of(name).items():
+        there, here = Path(other), Path(ours[what])
+        if there == here or not (there.is_absolute() and here.is_absolute() and there.exists()):
+            continue  # the same, or moved, or not at a place of its own
+        if there.is_dir() or there.read_bytes() != here.read_bytes():
+            raise UserError(
+                f"the results called {name} are those of {there}, not of {here}; rename one of the "
+                f"two, or delete {own_results(name)}"
+            )
+    data = load_data(profile, dataset) if data is None else data
+    return Lab(profile, data, Store(default_folder()), device=pick_device(device))
 
 
 def run_study(
@@ -67,8 +97,8 @@ def run_study(
     data: ImageData | None = None,
     workers: int | None = None,
     device: str | None = None,
-) -> Study:
-    """Compute what this machine's store lacks of a study, and return the study.
+) -> Path:
+    """Compute what this machine's store lacks of a study; return the folder of its results.
 
     Parameters
     ----------
@@ -82,92 +112,94 @@ def run_study(
     UserError
         If a cell failed; the others are stored.
     """
-    if data is None:
-        check_source(name_of(profile, dataset), dataset or profile["dataset"])
-        lab = open_lab(profile, dataset, device=device)
-    else:
-        dataset = dataset or data.name
-        lab = Lab(profile, data, Store(default_folder()), device=pick_device(device))
-    workers = workers or default_workers(lab.device)
-    cells = cells_of(profile)
-    outcome = compute(lab, make_plan(lab, cells), workers=workers)
+    dataset = data.name if data is not None and dataset is None else dataset
+    lab = open_lab(profile, dataset, data=data, device=device)
+    note_source(profile, dataset)
+    outcome = compute(lab, make_plan(lab, cells_of(profile)), workers=workers)
     if outcome.failed:
-        cell, message = outcome.failed[0]
-        raise UserError(f"{len(outcome.failed)} cells failed, the first: {cell}: {message}")
-    return keep_study(lab, dataset, workers)
+        cell, error = outcome.failed[0]
+        raise UserError(f"{len(outcome.failed)} cells failed, the first: {cell}: {error}")
+    return keep_study(lab, dataset)
 
 
-def keep_study(lab: Lab, dataset: str | None, workers: int) -> Study:
-    """Write what the store holds of a study to this machine's results; return the study."""
-    folder = own_results(name_of(lab.profile, dataset))
-    results = collect(lab, cells_of(lab.profile), workers)
-    files.write(results, folder)
-    if (source := files.source_folder(dataset or lab.profile["dataset"])) is not None:
-        write_atomic(folder / "source.txt", f"{source}\n")
-    return Study(results, folder)
+def keep_study(lab: Lab, dataset: str | None) -> Path:
+    """Write what the store holds of a study to this machine's results; return their folder."""
+    with lab.store.lock("results", name_of(lab.profile, dataset)):
+        folder = note_source(lab.profile, dataset)
+        files.write(collect(lab, cells_of(lab.profile)), folder)
+    return folder
 
 
-def collect(lab: Lab, cells: Iterable[Cell], workers: int) -> Results:
+def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
     """Gather the stored results of all `cells` that are complete."""
-    records, times, made_at, commits = [], {}, set(), set()
-    cells = list(cells)
+    cells, records, times, facts = list(cells), [], {}, {}
     for cell in cells:
-        stages = lab.stages(cell)
-        entries = [lab.done(stage) for stage in stages]
-        if not all(entries):
+        found = {stage.label: lab.done(stage) for stage in lab.stages(cell)}
+        if not all(found.values()):
             continue
-        labels = [stage_label(stage.name, stage.spec) for stage in stages]
-        records.append(
-            Record(
-                cell,
-                [
-                    {"stage": label, "key": entry.key, "value": entry.value}
-                    for label, entry in zip(labels, entries, strict=True)
-                ],
-            )
-        )
-        made_at |= {entry.machine.get("date", "") for entry in entries}
-        commits |= {entry.machine.get("commit", "") for entry in entries}
-        made = entries[0].machine
+        stages = [{"stage": n, "key": e.key, "value": e.value} for n, e in found.items()]
+        records.append(Record(cell, stages))
+        facts |= {entry.key: entry.machine for entry in found.values()}
+        made = next(iter(found.values())).machine
         times[cell.name] = {
             "seconds": made.get("seconds"),
             "peak_memory": made.get("peak_memory"),
             **{name: made[name] for name in SPEED_FACTS if name in made},
-            "walls": {
-                label: round(entry.machine.get("wall", 0.0), 3)
-                for label, entry in zip(labels, entries, strict=True)
-            },
+            "walls": {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()},
         }
-    machine = {
-        **_machine(lab, workers),
-        "date": max(made_at, default=""),
-        "commit": ", ".join(sorted(commits - {""})),
-        "cells": times,
-    }
-    first = lab.data.first(*SAMPLES)
-    images = first.train_images.permute(0, 2, 3, 1).cpu().numpy()
-    samples = Samples(np.ascontiguousarray(images), first.train_labels.cpu().numpy(), first.classes)
+    machine = {**_machine(list(facts.values())), "cells": times}
+    each, most = SAMPLES
+    labels = lab.data.train_labels.cpu()
+    first = torch.cat([(labels == label).nonzero()[:each, 0] for label in range(most)])
+    images = lab.data.train_images[first.to(lab.device)].permute(0, 2, 3, 1).cpu().numpy()
+    samples = Samples(np.ascontiguousarray(images), labels[first].numpy(), lab.data.classes)
     return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
 
 
+def _machine(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return when, on what and how all was computed, whoever gathers it."""
+
+    def joined(values: Iterable[str | None]) -> str:
+        return ", ".join(sorted(set(values) - {None}))
+
+    seconds = [max(f.get("wall", 0.0), f.get("seconds") or 0.0) for f in facts]
+    hours = sum(s / f.get("workers", 1) for s, f in zip(seconds, facts, strict=True))
+    # The mean over the seconds: divided by it, they are what it took.
+    workers = round(sum(seconds) / hours, 2) if hours else 1.0
+    versions = [f.get("versions", {}) for f in facts]
+    return {
+        "date": max((f.get("date", "") for f in facts), default=""),
+        "commit": joined(f.get("commit") for f in facts),
+        "device": joined(f.get("device") for f in facts),
+        "versions": {n: joined(v.get(n) for v in versions) for n in set().union(*versions)},
+        "workers": int(workers) if workers.is_integer() else workers,
+    }
+
+
+def hyperparameters(profile: Profile) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return architecture -> method -> its hyper-parameters, of all the profile's methods."""
+    networks, names = profile["architectures"], profile["methods"]
+    return {a: {name: profile.hyperparameters(name, a) for name in names} for a in networks}
+
+
 def _study(lab: Lab) -> dict[str, Any]:
-    data, profile = lab.data, lab.profile
-    splits = {}
-    for entry in profile["forget"]:
-        for seed in entry["seeds"]:
-            split = lab.split(entry["set"], seed)
-            splits[f"{entry['set']} seed {seed}"] = {
-                "retain": len(split.retain),
-                "forget": len(split.forget),
-                "validation": len(split.validation),
-                "test": len(split.test),
-                "hash": split.hash[:20],
-            }
+    data, profile, splits = lab.data, lab.profile, {}
+    for forget, seed in ((e["set"], seed) for e in profile["forget"] for seed in e["seeds"]):
+        split = lab.split(forget, seed)
+        parts = ("retain", "forget", "validation", "test")
+        sizes = {part: len(getattr(split, part)) for part in parts}
+        splits[f"{forget} seed {seed}"] = {**sizes, "hash": split.hash[:20]}
+    chosen = sorted((METHODS[name] for name in profile["methods"]), key=lambda m: m.order)
+    extra = [MEASURES[name] for name in profile["measure"].get("extra", [])]
+    networks = [(name, ARCHITECTURES.get(name, name)) for name in profile["architectures"]]
     return {
         "profile": profile.name,
         "settings": profile.values,
         "hyperparameters": hyperparameters(profile),
-        **titles(profile),
+        "methods": [_named(m, color=m.color) for m in (ORIGINAL, *chosen)],
+        "attacks": [_named(get_attack(entry["name"])) for entry in profile["attack"]],
+        "architectures": [{"name": name, "title": title} for name, title in networks],
+        "measures": [_named(measure, digits=measure.digits) for measure in extra],
         "dataset": data.name,
         "classes": list(data.classes),
         "fingerprint": data.fingerprint,
@@ -176,62 +208,5 @@ def _study(lab: Lab) -> dict[str, Any]:
     }
 
 
-def _machine(lab: Lab, workers: int) -> dict[str, Any]:
-    device = platform.processor() or platform.machine()
-    if lab.device.type == "cuda":
-        device = torch.cuda.get_device_name(lab.device)
-    return {
-        "versions": versions(),
-        "device": f"{lab.device.type}: {device}",
-        "workers": workers,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    found = {"unlearnkit": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def hyperparameters(profile: Profile) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return architecture -> method -> its hyper-parameters, of all the profile's methods."""
-    return {
-        architecture: {
-            method: profile.hyperparameters(method, architecture) for method in profile["methods"]
-        }
-        for architecture in profile["architectures"]
-    }
-
-
-COLORS = {
-    "original": "#000000",
-    "retrain": "#0072B2",
-    "cf": "#56B4E9",
-    "bs": "#009E73",
-    "rl": "#E69F00",
-    "scrub": "#D55E00",
-    "salun": "#CC79A7",
-    "ga": "#7A5C00",
-}
-ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
-
-
-def titles(profile: Profile) -> dict[str, list[dict[str, str]]]:
-    """Return how methods, attacks and architectures are shown, in their order."""
-    chosen = [*(m for m in COLORS if m in profile["methods"])]
-    chosen += [m for m in profile["methods"] if m not in COLORS]
-    found = [{"name": "original", "title": "Original", "color": COLORS["original"]}]
-    for name in chosen:
-        color = COLORS.get(name, "")
-        found.append({"name": name, "title": methods.get(name).title, "color": color})
-    shown = [
-        {"name": entry["name"], "title": attacks.get_attack(entry["name"]).title}
-        for entry in profile["attack"]
-    ]
-    networks = [{"name": a, "title": ARCHITECTURES.get(a, a)} for a in profile["architectures"]]
-    return {"methods": found, "attacks": shown, "architectures": networks}
+def _named(entry: Any, **more: Any) -> dict[str, Any]:
+    return {"name": entry.name, "title": entry.title, **more}

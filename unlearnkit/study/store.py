@@ -1,4 +1,4 @@
-"""Content-addressed results and weights: atomic, checked when read, resumable.
+"""Content-addressed results and weights: atomic, checked when read, one computer at a time.
 
 A stage's key is the hash of everything that changes its result: the fields of its spec, the keys
 of what it builds on, the data's fingerprint and the stage's version. Device, number of workers and
@@ -7,33 +7,26 @@ paths are not in it.
 
 import hashlib
 import json
-import subprocess
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from unlearnkit import __version__
-from unlearnkit.errors import UserError
-from unlearnkit.files import project_folder, set_aside, write_atomic
-from unlearnkit.tensors import tensor_checksum
+from unlearnkit.errors import Unreadable, UserError
+from unlearnkit.files import read_json, set_aside, write_atomic
+from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
+from unlearnkit.training import OutOfTime
 
 # Raise a stage's number when its meaning changes: what is stored under the old one is not used.
-STAGE_VERSIONS = {
-    "original": 1,
-    "unlearn": 1,
-    "quality": 1,
-    "fairness": 2,
-    "robustness": 1,
-    "adversarial": 1,
-    "transfer": 1,
-}
+STAGE_VERSIONS = {"original": 1, "unlearn": 1, "quality": 1, "fairness": 2, "measure": 1}
+STAGE_VERSIONS |= {"robustness": 1, "adversarial": 1, "transfer": 2}
 
 
 def canonical(value: Any) -> str:
@@ -43,20 +36,19 @@ def canonical(value: Any) -> str:
 
 def key_of(stage: str, spec: Mapping[str, Any]) -> str:
     """Return the key of `stage` computed from `spec`: 20 hexadecimal digits."""
-    whole = {"stage": stage, "version": STAGE_VERSIONS[stage], "spec": spec}
-    return hashlib.sha256(canonical(whole).encode()).hexdigest()[:20]
+    return _sha({"stage": stage, "version": STAGE_VERSIONS[stage], "spec": spec})[:20]
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Entry:
     """A stored result.
 
-    Attributes
-    ----------
-    value : JSON value
-        What the stage computed: the same on every machine, up to rounding.
-    machine : dict
-        What belongs to the machine that did: `seconds`, `peak_memory`, `date`, ...
+    `value` is what the stage computed, the same on every machine up to rounding; `machine` what
+    belongs to the one that did: `seconds`, `peak_memory`, `date`, ...
     """
 
     key: str
@@ -76,91 +68,93 @@ class Store:
         """Return where the entry or the weights of `key` lie."""
         return self.folder / stage / f"{key}.{ending}"
 
-    def put(
-        self, stage: str, spec: Mapping[str, Any], value: Any, machine: Mapping[str, Any]
-    ) -> Entry:
-        """Store `value` under the key of `spec` and return the entry."""
-        body = {"stage": stage, "spec": spec, "value": value, "machine": dict(machine)}
-        body = json.loads(canonical(body))
-        key = key_of(stage, spec)
-        text = canonical({"key": key, "checksum": _sha(canonical(body)), **body})
-        write_atomic(self.path(stage, key), text + "\n")
-        return Entry(key=key, **body)
-
-    def get(self, stage: str, spec: Mapping[str, Any]) -> Entry | None:
-        """Return the entry of `spec`, or None if it has to be computed.
-
-        A file that is damaged, or is not what its name says, is set aside with a warning.
-        """
-        path = self.path(stage, key_of(stage, spec))
-        try:
-            text = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
-        try:
-            whole = json.loads(text)
-            body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
-            sound = whole["checksum"] == _sha(canonical(body))
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        if not sound:
-            set_aside(path, "damaged")
-            return None
-        if key_of(stage, body["spec"]) != path.stem or body["stage"] != stage:
-            set_aside(path, "another stage's result")
-            return None
-        return Entry(key=path.stem, **body)
-
-    def put_tensors(self, stage: str, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Store named tensors, e.g. a model's weights, with a checksum."""
-        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        meta = {"key": key, "checksum": tensor_checksum(whole)}
-        write_atomic(self.path(stage, key, "safetensors"), save(whole, meta))
-
-    def get_tensors(self, stage: str, key: str) -> dict[str, Tensor] | None:
-        """Return the tensors stored under `key`, or None if there are none that can be trusted."""
-        path = self.path(stage, key, "safetensors")
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, "pt") as file:
-                meta = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            set_aside(path, "damaged")
-            return None
-        if meta.get("checksum") != tensor_checksum(tensors) or meta.get("key") != key:
-            set_aside(path, "damaged or another stage's")
-            return None
-        return tensors
-
     def state_file(self, stage: str, key: str) -> Path:
         """Return where a training under way keeps its state."""
         return self.path("unfinished", f"{stage}-{key}", "safetensors")
 
+    def put(
+        self, stage: str, spec: Mapping[str, Any], value: Any, machine: Mapping[str, Any]
+    ) -> Entry:
+        """Store `value` under the key of `spec` and return the entry."""
+        key, body = key_of(stage, spec), {"stage": stage, "spec": spec, "value": value}
+        body = json.loads(canonical({**body, "machine": machine}))
+        text = canonical({"key": key, "checksum": _sha(body), **body})
+        write_atomic(self.path(stage, key), text + "\n")
+        return Entry(key=key, **body)
 
-def now() -> str:
-    """Return the date and time in UTC, to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    def get(self, stage: str, spec: Mapping[str, Any], *, repair: bool = True) -> Entry | None:
+        """Return the entry of `spec`, or None if it has to be computed.
+
+        What is damaged, or is not what its name says, is set aside with a warning if `repair`.
+        """
+        path = self.path(stage, key_of(stage, spec))
+        try:
+            entry = _entry(read_json(path), path.stem)
+            sound = entry.stage == stage and key_of(stage, entry.spec) == path.stem
+            what = "another stage's result"
+        except FileNotFoundError:
+            return None
+        except Unreadable:
+            sound, what = False, "damaged"
+        if sound:
+            return entry
+        if repair:
+            set_aside(path, what)
+        return None
+
+    def put_tensors(self, stage: str, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Store named tensors, e.g. a model's weights, with a checksum."""
+        save_tensors(self.path(stage, key, "safetensors"), tensors, key=key)
+
+    def get_tensors(self, stage: str, key: str) -> dict[str, Tensor] | None:
+        """Return the tensors stored under `key`, or None if there are none that can be trusted."""
+        path = self.path(stage, key, "safetensors")
+        try:
+            tensors, meta = load_tensors(path)
+            what = "" if meta.get("key") == key else "another stage's"
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            what = str(error)
+        if what:
+            set_aside(path, what)
+            return None
+        return tensors
+
+    @contextmanager
+    def lock(self, stage: str, key: str, deadline: float | None = None) -> Iterator[None]:
+        """Let one process at a time compute `key`; the file names the host and process that does.
+
+        The system frees the lock of a process that died.
+
+        Raises
+        ------
+        OutOfTime
+            If another process still has it at the deadline, as `time.time()` tells.
+        """
+        path = self.path("locks", f"{stage}-{key}", "lock")
+        lock = FileLock(path, poll_interval=0.2)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.time()))
+            path.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+        except Timeout:
+            owner = path.read_text().strip()
+            raise OutOfTime(f"{path.stem} is still being computed by {owner}") from None
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
 
-@lru_cache(maxsize=1)
-def commit() -> str:
-    """Return the project's commit, marked if the package differs from it; outside a checkout
-    the package's version.
-    """
-    git = ["git", "-C", str(project_folder())]
+def _entry(whole: Any, key: str) -> Entry:
+    """Return the entry that a file holds; `Unreadable` if its checksum does not fit."""
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "unlearnkit"]).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {__version__}"
-    return head.stdout.strip() + (" (changed)" if changed else "")
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+        body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
+        if whole["checksum"] == _sha(body):
+            return Entry(key=key, **body)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # no names in it, not a number, nested too deeply
+    raise Unreadable(f"entry {key} is damaged")

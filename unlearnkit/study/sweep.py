@@ -7,40 +7,24 @@ membership attack, so no test image is looked at.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from unlearnkit.data import ImageData
-from unlearnkit.data.splits import Split, make_split
+from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
-from unlearnkit.files import write_atomic
-from unlearnkit.report.sweep import COLUMNS, rounded
-from unlearnkit.results import GAP_METRICS, Cell
-from unlearnkit.study.compute import compute
-from unlearnkit.study.lab import Lab, Stage
+from unlearnkit.names import GAP_METRICS
+from unlearnkit.results import SWEEP_COLUMNS, Cell
+from unlearnkit.study.compute import compute, default_workers
+from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import Profile
-
-
-class SweepLab(Lab):
-    """A lab whose forget set is the validation one; trains and measures quality, nothing else."""
-
-    def stages(self, cell: Cell) -> list[Stage]:
-        """Return the stages that make the cell's weights and measure UA, RA, TA and MIA."""
-        return super().stages(cell)[:2]
-
-    def _split(self, forget: str, seed: int) -> Split:
-        return make_split(
-            self.data,
-            forget=forget,
-            validation=self.profile["validation"],
-            seed=seed,
-            forget_seed=self.profile["sweep"]["forget_seed"],
-        )
+from unlearnkit.study.workers import Processes
+from unlearnkit.training import TrainingDiverged
 
 
 def held_out(profile: Profile, data: ImageData) -> ImageData:
@@ -53,12 +37,8 @@ def held_out(profile: Profile, data: ImageData) -> ImageData:
     """
     if "sweep" not in profile.values:
         raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
-    split = make_split(
-        data,
-        forget=profile["forget"][0]["set"],
-        validation=profile["validation"],
-        seed=profile["sweep"]["seed"],
-    )
+    forget, seed = profile["forget"][0]["set"], profile["sweep"]["seed"]
+    split = make_split(data, forget=forget, validation=profile["validation"], seed=seed)
     if not len(split.validation):
         raise UserError(f"profile {profile.name} keeps no validation images to choose rates on")
     index = split.validation.to(data.train_images.device)
@@ -68,7 +48,7 @@ def held_out(profile: Profile, data: ImageData) -> ImageData:
 def run_sweep(
     lab: Lab,
     *,
-    workers: int,
+    workers: int | None = None,
     deadline: float | None = None,
     report: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, bool]:
@@ -77,66 +57,64 @@ def run_sweep(
     Returns
     -------
     DataFrame
-        `COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate, Retrain's
-        first with lr NaN; `chosen` marks the smallest gap. NaN where the training diverged.
+        `SWEEP_COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate to four
+        decimals, Retrain's first with lr NaN; `chosen` marks the smallest gap. NaN where the
+        training diverged.
     bool
         Whether all rates were tried; not so if the deadline passed.
     """
-    profile = lab.profile
-    data = held_out(profile, lab.data.to("cpu"))
     rows, whole = [], True
-    for step, cells in _steps(profile):
-        part = SweepLab(step, data, lab.store, device=lab.device, deadline=deadline)
-        outcome = compute(
-            part, make_plan(part, cells), workers=workers, deadline=deadline, report=report
-        )
-        for cell, message in outcome.failed:
-            if "not finite" not in message:
-                raise UserError(f"{cell}: {message}")
-        rows += [row for cell in cells for row in _rows(part, cell)]
-        if outcome.stopped:
-            whole = False
-            break
+    workers = workers or default_workers(lab.device)
+    with Processes(workers) if workers > 1 else nullcontext() as pool:
+        how = {"workers": workers, "executor": pool, "deadline": deadline, "report": report}
+        for part, cells in sweep_labs(lab):
+            outcome = compute(part, make_plan(part, cells), **how)
+            for cell, error in outcome.failed:
+                if not isinstance(error, TrainingDiverged):
+                    raise UserError(f"{cell}: {error}")
+            rows += [_row(part, cell) for cell in cells]
+            if outcome.stopped:
+                whole = False
+                break
     return _chosen(rows), whole
 
 
-def _steps(profile: Profile) -> Iterator[tuple[Profile, list[Cell]]]:
-    """Yield a profile and the cells to do with it: Retrain, then the rates one after the other."""
-    sweep, forget = profile["sweep"], profile["forget"][0]["set"]
+def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
+    """Yield a lab and the cells to do with it: Retrain, then the rates one after the other."""
+    profile, sweep = lab.profile, lab.profile["sweep"]
+    data, forget = held_out(profile, lab.data.to("cpu")), profile["forget"][0]["set"]
     entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
     base = profile.with_values(forget=[entry], attack=[])
 
-    def cell(architecture: str, method: str) -> Cell:
-        return Cell(architecture, forget, method, "all", sweep["seed"])
+    def part(step: Profile, pairs: Iterable[tuple[str, str]]) -> tuple[Lab, list[Cell]]:
+        cells = [Cell(network, forget, name, "all", sweep["seed"]) for network, name in pairs]
+        how = {"device": lab.device, "forget_seed": sweep["forget_seed"]}
+        return Lab(step, data, lab.store, **how), cells
 
-    yield base, [cell(architecture, "retrain") for architecture in sweep["rates"]]
+    yield part(base, [(architecture, "retrain") for architecture in sweep["rates"]])
     longest = max(len(rates) for table in sweep["rates"].values() for rates in table.values())
     for number in range(longest):
-        tables, cells = deepcopy(base["method"]), []
+        tables, pairs = deepcopy(base["method"]), []
         for architecture, table in sweep["rates"].items():
             for method, rates in table.items():
                 if number < len(rates):
                     own = tables.setdefault(method, {}).setdefault(architecture, {})
                     own["lr"] = rates[number]
-                    cells.append(cell(architecture, method))
-        yield base.with_values(method=tables), cells
+                    pairs.append((architecture, method))
+        yield part(base.with_values(method=tables), pairs)
 
 
-def _rows(lab: Lab, cell: Cell) -> Iterator[dict[str, Any]]:
-    """Yield the sweep's row of a cell: its quality where it is stored, NaN where it diverged."""
+def _row(lab: Lab, cell: Cell) -> dict[str, Any]:
+    """Return the sweep's row of a cell: its quality where it is stored, NaN where it diverged."""
     entry = lab.done(lab.stages(cell)[1])
     rate = lab.profile.hyperparameters(cell.method, cell.architecture)["lr"]
-    yield {
-        "architecture": cell.architecture,
-        "method": cell.method,
-        "lr": rate,
-        **{name: entry.value[name] if entry else None for name in ("UA", "RA", "TA", "MIA")},
-    }
+    found = {name: entry.value[name] if entry else None for name in GAP_METRICS}
+    return {"architecture": cell.architecture, "method": cell.method, "lr": rate, **found}
 
 
 def _chosen(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return the sweep's table: each rate's gap to Retrain, each method's smallest one marked."""
-    table = pd.DataFrame(list(rows), columns=COLUMNS[:7])
+    table = pd.DataFrame(list(rows), columns=SWEEP_COLUMNS[:7])
     exact = table["method"] == "retrain"
     reference = table[exact].set_index("architecture")[GAP_METRICS]
     reference = reference.reindex(table["architecture"]).to_numpy(dtype=float)
@@ -145,11 +123,5 @@ def _chosen(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     best = table.groupby(["architecture", "method"])["average_gap"].transform("min")
     table["chosen"] = (table["average_gap"] == best) & ~exact
     ordered = table.assign(exact=~exact).sort_values(["architecture", "exact", "method", "lr"])
-    return ordered[COLUMNS].reset_index(drop=True)
-
-
-def write_sweep(table: pd.DataFrame, folder: Path) -> None:
-    """Write one CSV for each architecture to `folder`/sweeps."""
-    for architecture, part in rounded(table).groupby("architecture"):
-        text = part.to_csv(index=False, lineterminator="\n")
-        write_atomic(folder / "sweeps" / f"{architecture}.csv", text)
+    ordered = ordered.round(dict.fromkeys([*GAP_METRICS, "average_gap"], 4))
+    return ordered[SWEEP_COLUMNS].reset_index(drop=True)

@@ -1,1 +1,16 @@
-"""The one training loop, its recipe and its checkpoints."""
+"""The one training loop and its recipe."""
+
+from unlearnkit.training.batches import cut
+from unlearnkit.training.recipe import Recipe, check_values, parse_recipe
+from unlearnkit.training.run import OutOfTime, Run, TrainingDiverged, train
+
+__all__ = [
+    "OutOfTime",
+    "Recipe",
+    "Run",
+    "TrainingDiverged",
+    "check_values",
+    "cut",
+    "parse_recipe",
+    "train",
+]

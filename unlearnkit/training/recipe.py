@@ -1,62 +1,50 @@
-"""Hyper-parameters: the ones every training has, and the check of a profile's values."""
+"""Hyper-parameters: the ones every training has, and the check of values given by a user."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from unlearnkit.errors import UserError, unknown
+
+# Kinds of numbers: the type, what is allowed in words, and the test of it. Floats are finite.
+NotNegative = Annotated[float, (">= 0", lambda value: value >= 0)]
+Positive = Annotated[float, ("> 0", lambda value: value > 0)]
+Share = Annotated[float, ("in [0, 1]", lambda value: 0 <= value <= 1)]
+BelowOne = Annotated[float, ("in [0, 1)", lambda value: 0 <= value < 1)]
+Count = Annotated[int, (">= 0", lambda value: value >= 0)]
+Size = Annotated[int, (">= 1", lambda value: value >= 1)]
+
+_WORDS = {float: "finite number", int: "whole number", bool: "bool, true or false", str: "text"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyper-parameters every training has; a profile states all of them.
+    """The hyper-parameters every training has.
 
-    Attributes
-    ----------
-    optimizer : "sgd", "adam" or "adamw"
-    lr : float
-        Peak learning rate.
-    weight_decay, momentum : float
-        `momentum` is SGD's, and ignored by the others.
-    epochs, batch_size : int
-    schedule : "constant", "cosine" or "onecycle"
-        Over the epochs; each pass of an epoch, where a method makes several, goes along the
-        epoch's stretch of it.
-    warmup : float
-        Fraction of the training over which the rate rises linearly, in [0, 1): from 0, for
-        "onecycle" from a 25th of the peak.
-    crop : int
-        Pixels of zero padding of the random crop; 0 for none.
-    flip : bool
-        Mirror at random, where the data set says that a mirror image keeps its class.
-    precision : "fp32" or "bf16"
-        "bf16" is autocast, used where the hardware computes in it, else fp32.
-    clip : float
-        Largest norm of the gradient; 0 for no clipping.
+    The schedule goes over the epochs; each pass of an epoch, where a method makes several, goes
+    along the epoch's stretch of it.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw"]
-    lr: float
-    weight_decay: float
-    momentum: float
-    epochs: int
-    batch_size: int
-    schedule: Literal["constant", "cosine", "onecycle"]
-    warmup: float
-    crop: int
-    flip: bool
-    precision: Literal["fp32", "bf16"]
-    clip: float
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: NotNegative = 0.01  # the peak
+    weight_decay: NotNegative = 5e-4
+    momentum: BelowOne = 0.9  # SGD's, ignored by the others
+    epochs: Count = 10
+    batch_size: Size = 128
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    # share of the training over which the rate rises linearly: from 0, for "onecycle", which needs
+    # some, from a 25th of the peak
+    warmup: BelowOne = 0.0
+    crop: Count = 0  # pixels of zero padding of the random crop; 0 for none
+    flip: bool = True  # mirror at random, where the data say that a mirror image keeps its class
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, where the hardware computes in it
+    clip: NotNegative = 0.0  # largest norm of the gradient; 0 for no clipping
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at `progress` in [0, 1] through the training."""
-        if self.schedule == "onecycle":
-            warm = self.warmup
-            if progress < warm:
-                return self.lr * (0.04 + 0.96 * progress / warm)
-            return self.lr * (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
+        if progress < self.warmup and self.schedule == "onecycle":
+            return self.lr * (0.04 + 0.96 * progress / self.warmup)
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         if self.schedule == "constant":
@@ -65,44 +53,50 @@ class Recipe:
         return self.lr * (1 + math.cos(math.pi * along)) / 2
 
 
-def parse_hyperparameters(
-    values: Mapping[str, Any], options: Mapping[str, type | tuple], where: str
-) -> tuple[Recipe, SimpleNamespace]:
-    """Split and check hyper-parameters; return the recipe and the method's options.
+RECIPE_KINDS = {f.name: f.type for f in fields(Recipe)}
+
+
+def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe of `values`, defaults where it names none; errors as `check_values`."""
+    recipe = Recipe(**check_values(values, RECIPE_KINDS, where))
+    if recipe.schedule == "onecycle" and recipe.warmup == 0:
+        raise UserError(f"{where}: schedule onecycle needs a warmup above 0, e.g. 0.3")
+    return recipe
+
+
+def check_values(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return `values`, whole numbers made floats where `kinds` has floats.
+
+    Parameters
+    ----------
+    kinds : mapping
+        Of all known names to float, int, bool, str, `Literal[...]`, or `Annotated[...]` of a
+        number with a rule, as at the top of this file.
+    where : str
+        The place the values come from, for the error.
 
     Raises
     ------
     UserError
-        For a name that is missing or unknown, or a value of the wrong kind; it names `where`.
+        For an unknown name, and for a value of another kind, not finite or out of its range.
     """
-    kinds: dict[str, Any] = {f.name: get_args(f.type) or f.type for f in fields(Recipe)}
-    kinds.update(options)
     for name in values:
         if name not in kinds:
             raise unknown(f"hyper-parameter of {where}", name, kinds)
-    if missing := [name for name in kinds if name not in values]:
-        raise UserError(f"{where} lacks the hyper-parameters {', '.join(missing)}")
-    checked = {
-        name: _checked(values[name], kind, f"{where}: {name}") for name, kind in kinds.items()
-    }
-    recipe = Recipe(**{f.name: checked.pop(f.name) for f in fields(Recipe)})
-    counts = ("lr", "weight_decay", "momentum", "epochs", "crop", "clip")
-    if negative := [name for name in counts if getattr(recipe, name) < 0]:
-        raise UserError(f"{where}: {', '.join(negative)} must be >= 0")
-    if recipe.batch_size < 1 or not 0 <= recipe.warmup < 1:
-        raise UserError(f"{where}: batch_size must be >= 1, warmup in [0, 1)")
-    if recipe.schedule == "onecycle" and recipe.warmup == 0:
-        raise UserError(f"{where}: schedule onecycle needs a warmup above 0, e.g. 0.3")
-    return recipe, SimpleNamespace(**checked)
+    return {name: _checked(values[name], kinds[name], f"{where}: {name}") for name in values}
 
 
-def _checked(value: Any, kind: type | tuple, where: str) -> Any:
-    if isinstance(kind, tuple):
-        if value not in kind:
-            raise unknown(f"value of {where}", value, kind)
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise unknown(f"value of {where}", value, get_args(kind))
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    base, *rules = get_args(kind) if get_origin(kind) is Annotated else [kind]
+    if base is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise UserError(f"{where} must be a finite {kind.__name__}, not {value!r}")
+    if type(value) is not base or (base is float and not math.isfinite(value)):
+        raise UserError(f"{where} must be a {_WORDS.get(base, base)}, not {value!r}")
+    for words, holds in rules:
+        if not holds(value):
+            raise UserError(f"{where} must be {words}, not {value!r}")
     return value

@@ -1,40 +1,37 @@
 """The one training loop: trains a model from scratch, and is what every unlearning method runs on.
 
 A `Run` holds the model, its optimiser and the data; a method is a few lines that ask it for
-epochs, batches and steps:
-
-    for epoch in run.epochs():
-        for images, labels in run.retain(epoch):
-            run.step(run.cross_entropy(images, labels))
-
-All randomness is a function of (seed, purpose, epoch), so a run that is cut off goes on from its
-checkpoint and ends at the same weights as one that was not.
+epochs, batches and steps, see `unlearnkit.methods`. All randomness is a function of (seed, purpose,
+epoch), so a run that is cut off goes on from its checkpoint and ends at the same weights as one
+that was not.
 """
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
+from unlearnkit.cost import MemoryCount, SavedBytes, has_bf16
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import MemoryCount, SavedBytes, prefers_channels_last
+from unlearnkit.metrics import prefers_channels_last
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
-from unlearnkit.training import checkpoint
-from unlearnkit.training.batches import batch_sizes, cut, has_bf16, keep_pages
-from unlearnkit.training.progress import epoch_bar, show
+from unlearnkit.training.batches import batch_sizes, cut, keep_pages
+from unlearnkit.training.checkpoint import load_state, save_state
 from unlearnkit.training.recipe import Recipe
 
 CHECKPOINT_SECONDS = 120.0
-COMPILED_STEPS = 5000  # fewer do not earn back a GPU's minute of compiling
+# A plain {bar}: where it has a width, tqdm draws it a second time beside a notebook's own.
+BAR = "{desc:<28.28} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}"
 
 
 class TrainingDiverged(UserError):
@@ -47,100 +44,80 @@ class OutOfTime(Exception):
 
 @dataclass
 class Run:
-    """A model in training: optimiser, data, precision, progress and checkpoint.
+    """A model in training: optimiser, data, precision, progress and checkpoint."""
 
-    Attributes
-    ----------
-    model : nn.Module
-        What is trained; only what its scope leaves unfrozen.
-    original : nn.Module or None
-        The model that is unlearned, frozen and in evaluation mode (an unlearning method's only).
-    images, labels : uint8 [N, 3, H, W] and int64 [N] tensors on the computing device
-    retain_index, forget_index : int64 tensors [*], on the CPU
-    options : SimpleNamespace
-        The hyper-parameters of the method beyond the recipe's.
-    log : dict
-        What a method reports about itself, e.g. `run.log["hit_ratio"] = 0.93`.
-    before_step, after_step : lists of functions without arguments
-        Called around each optimiser step, with gradients in place.
-    earlier_seconds : float
-        What this training took before it was cut off and resumed.
-    compiled : bool or None
-        Train through `torch.compile`; None for a long training on a GPU alone, since on CPUs the
-        compiled step is no faster.
-    """
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    retain_index: Tensor
+    model: nn.Module  # only what its scope leaves unfrozen is trained
+    data: ImageData  # on the computing device
+    retain_index: Tensor  # int64 [N], on the CPU, into data.train_images; so is forget_index
     recipe: Recipe
     seed: int
-    num_classes: int
     name: str
-    scope: str = "all"
     forget_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    original: nn.Module | None = None
-    fresh: Callable[[], nn.Module] | None = None
-    options: SimpleNamespace = field(default_factory=SimpleNamespace)
-    log: dict[str, float] = field(default_factory=dict)
+    original: nn.Module | None = None  # what is unlearned, frozen and in evaluation mode
+    fresh: Callable[[], nn.Module] | None = None  # builds an untrained model
+    options: Mapping[str, Any] = field(default_factory=dict)  # the method's, beyond the recipe's
     state_file: Path | None = None
     deadline: float | None = None
     on_epoch: Callable[[int, nn.Module], None] | None = None
+    # what a method reports about itself, e.g. run.log["hit_ratio"] = 0.93
+    log: dict[str, float] = field(default_factory=dict)
+    # called around each optimiser step, with gradients in place
     before_step: list[Callable[[], None]] = field(default_factory=list)
     after_step: list[Callable[[], None]] = field(default_factory=list)
-    earlier_seconds: float = 0.0
-    compiled: bool | None = None
+    consults_original: bool = False  # the original is counted in the memory
+    earlier_seconds: float = 0.0  # what the training took before it was cut off and resumed
 
     def __post_init__(self) -> None:
         if prefers_channels_last(self.model):
             self.model.to(memory_format=torch.channels_last)
-        self.optimizer = self._optimizer()
-        self._forward = self._compile() if self._is_compiled() else self.model
-        self.activations = 0
-        self._counted: set[str] = set()
-        self._uses_original = False
-        self._epoch, self._fraction = 0, 0.0
-        self._counter: SavedBytes | None = None
-        self._tally = torch.zeros(3, device=self.device)
-        self._bar: Any = None
+        how, size = self.recipe, self.data.image_size
+        if how.crop > size:
+            raise UserError(f"{self.name}: crop must be at most the image's {size}, not {how.crop}")
+        options = {"lr": how.lr, "weight_decay": how.weight_decay, "fused": True}
+        if how.optimizer == "sgd":
+            options["momentum"] = how.momentum
+        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        parameters = [parameter for _, parameter in trainable(self.model)]
+        self.optimizer = kinds[how.optimizer](parameters, **options)
+        self.device = self.data.train_images.device
         self._began = time.perf_counter()
+        self._epoch, self._fraction = 0, 0.0
+        self._augment: torch.Generator | None = None
+        self._activations = 0
+        self._counted: set[str] = set()
+        self._counter: SavedBytes | None = None
+        self._bar = tqdm(disable=True)
         self._seen, self._expected = 0, len(self.retain_index) + len(self.forget_index)
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
+        # of the losses, summed with decay 0.9; of the hits; of the images they were counted on
+        self._tally = torch.zeros(3, device=self.device)
 
     # -- what a method asks for ------------------------------------------------------------------
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs still to do; between them save the state and watch the deadline."""
         keep_pages()
-        start = self._restore()
+        start, end = self._restore(), self.recipe.epochs
         saved = time.monotonic()
         with contextlib.ExitStack() as stack:
             stack.callback(self._stop_counting)
-            self._bar = stack.enter_context(epoch_bar(self.name, self.recipe.epochs, start))
-            for epoch in range(start, self.recipe.epochs):
+            self._bar = stack.enter_context(self._made_bar(start))
+            for epoch in range(start, end):
                 self._epoch = epoch
-                torch.manual_seed(derive(self.seed, "dropout", self._epoch))
-                self._augment = stream(self.seed, "augment", self._epoch)
+                torch.manual_seed(derive(self.seed, "dropout", epoch))
+                self._augment = stream(self.seed, "augment", epoch)
                 self._tally.zero_()
                 set_train(self.model)
-                yield self._epoch
+                yield epoch
                 self._check_finite()
                 self._seen, self._expected = 0, self._seen or self._expected
                 if self.on_epoch is not None:
-                    self.on_epoch(self._epoch + 1, self.model)
-                done = self._epoch + 1
+                    self.on_epoch(epoch + 1, self.model)
                 late = self.deadline is not None and time.time() > self.deadline
-                if done < self.recipe.epochs and (
-                    late or time.monotonic() - saved > CHECKPOINT_SECONDS
-                ):
-                    self._save(done)
+                if epoch + 1 < end and (late or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                    self._save(epoch + 1)
                     saved = time.monotonic()
                     if late:
-                        raise OutOfTime(f"{self.name}: stopped after epoch {done}")
+                        raise OutOfTime(f"{self.name}: stopped after epoch {epoch + 1}")
         if self.state_file is not None:
             self.state_file.unlink(missing_ok=True)
 
@@ -170,33 +147,27 @@ class Run:
                 self._counter = SavedBytes(self.model)
                 self._counter.__enter__()
             yield batch
-            if self._bar is not None:
-                self._show(len(batch))
+            self._show(len(batch))
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the augmented images [B, 3, H, W] in [0, 1] and the labels [B] of `index`."""
-        recipe = self.recipe
-        images = cut(
-            self.images, index, crop=recipe.crop, flip=recipe.flip, generator=self._augment
-        )
-        return images, self.labels[index.to(self.device)]
+    def batch(self, index: Tensor, *, augment: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the images [B, 3, H, W] in [0, 1] and the labels [B] of `index`.
+
+        Cropped and mirrored as the recipe says, inside `order`; exact pixels without `augment`.
+        """
+        how, generator = self.recipe, self._augment if augment else None
+        flip = how.flip and self.data.flip
+        images = cut(self.data.train_images, index, crop=how.crop, flip=flip, generator=generator)
+        return images, self.data.train_labels[index.to(self.device)]
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the model's logits [B, C] in float32, computed in the recipe's precision."""
-        # What is saved for the backward pass is counted on the model as it is written.
-        forward = self._forward if self._counter is None else self.model
-        if forward is not self.model:
-            # Batches come in two sizes (see `batch_sizes`): compiled once for both.
-            torch._dynamo.maybe_mark_dynamic(images, 0)
-        with self.autocast():
-            return forward(images).float()
+        return self._forward(self.model, images)
 
     def original_logits(self, images: Tensor) -> Tensor:
         """Return the frozen original's logits [B, C], without a gradient."""
-        assert self.original is not None, "only an unlearning run has an original"
-        self._uses_original = True
-        with torch.no_grad(), self.autocast():
-            return self.original(images).float()
+        self.consults_original = True
+        with torch.no_grad():
+            return self._forward(self.original, images)
 
     def cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch, and count its hits for the progress bar."""
@@ -210,75 +181,39 @@ class Run:
         self._stop_counting()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        rate = self.recipe.rate((self._epoch + self._fraction) / self.recipe.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        (group,) = self.optimizer.param_groups
+        group["lr"] = self.recipe.rate((self._epoch + self._fraction) / self.recipe.epochs)
         for function in self.before_step:
             function()
         if self.recipe.clip:
-            nn.utils.clip_grad_norm_([p for _, p in trainable(self.model)], self.recipe.clip)
+            nn.utils.clip_grad_norm_(group["params"], self.recipe.clip)
         self.optimizer.step()
         for function in self.after_step:
             function()
         self._tally[0] += loss.detach() - self._tally[0] * 0.1
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context in which the recipe's precision holds."""
-        on = self.recipe.precision == "bf16" and has_bf16(self.device)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
-
     def memory(self) -> MemoryCount:
-        """Return the training memory: the largest of the passes, counted on their first batches.
-
-        A frozen original that the training itself consults counts among the parameters.
-        """
-        sizes = [p.numel() * p.element_size() for p in self.model.parameters()]
-        learnt = [p.numel() * p.element_size() for _, p in trainable(self.model)]
-        state = [
-            value.numel() * value.element_size()
-            for entry in self.optimizer.state.values()
-            for value in entry.values()
-            if torch.is_tensor(value)
-        ]
+        """Return the training memory: the largest of the passes, counted on their first batches."""
+        models = [self.model, self.original] if self.consults_original else [self.model]
+        state = [value for entry in self.optimizer.state.values() for value in entry.values()]
         return MemoryCount(
-            parameters=sum(sizes) * (2 if self._uses_original else 1),
-            gradients=sum(learnt),
-            optimizer=sum(state),
-            activations=self.activations,
+            parameters=sum(p.nbytes for model in models for p in model.parameters()),
+            gradients=sum(parameter.nbytes for _, parameter in trainable(self.model)),
+            optimizer=sum(value.nbytes for value in state if torch.is_tensor(value)),
+            activations=self._activations,
         )
 
     # -- the rest --------------------------------------------------------------------------------
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        parameters = [parameter for _, parameter in trainable(self.model)]
-        common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        return kind(parameters, **common)
-
-    def _is_compiled(self) -> bool:
-        if self.compiled is not None:
-            return self.compiled
-        images = len(self.retain_index) + len(self.forget_index)
-        steps = self.recipe.epochs * len(batch_sizes(images, self.recipe.batch_size))
-        return self.device.type == "cuda" and steps >= COMPILED_STEPS
-
-    def _compile(self) -> Callable[[Tensor], Tensor]:
-        # What earlier trainings compiled counts towards torch's limit, and they are done with it.
-        torch.compiler.reset()
-        return torch.compile(self.model)
-
-    def replace_model(self, model: nn.Module) -> None:
-        """Train `model` from here on, with a new optimiser (Retrain's way to start afresh)."""
-        self.model = model.to(self.device)
-        self.__post_init__()
+    def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
+        bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return model(images).float()
 
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
-            self.activations = max(self.activations, self._counter.total)
+            self._activations = max(self._activations, self._counter.total)
             self._counter = None
 
     def _check_finite(self) -> None:
@@ -291,33 +226,47 @@ class Run:
                 f"at a rate of {self.recipe.lr:g}; try a smaller rate"
             )
 
+    def _made_bar(self, start: int) -> tqdm:
+        """Return a bar of epochs, `start` of them done; silent where nobody would see it."""
+        switches = ("UNLEARNKIT_WORKER", "TQDM_DISABLE")
+        quiet = any(os.environ.get(name, "") not in ("", "0") for name in switches)
+        epochs = {"total": self.recipe.epochs, "initial": start, "desc": self.name}
+        # disable=None: where there is no terminal or notebook
+        return tqdm(**epochs, bar_format=BAR, leave=False, disable=True if quiet else None)
+
     def _show(self, images: int) -> None:
+        """Move the bar on by `images`; write running loss and accuracy beside it."""
         self._seen += images
-        part = min(1.0, self._seen / max(1, self._expected))
-        show(self._bar, self._epoch + part, self._tally)
+        bar = self._bar
+        if bar.disable or time.time() - bar.last_print_t < bar.mininterval:
+            return
+        loss, hits, seen = self._tally.tolist()
+        accuracy = f"  accuracy {100 * hits / seen:.1f} %" if seen else ""
+        # A tenth of a sum with decay 0.9 is the mean.
+        bar.set_postfix_str(f"loss {loss / 10:.3f}{accuracy}", refresh=False)
+        bar.n = self._epoch + min(1.0, self._seen / self._expected)
+        bar.update(0)
 
     def _save(self, done: int) -> None:
         if self.state_file is not None:
-            facts = {
-                "settings": self._settings(),
-                "done": done,
-                "log": self.log,
-                "activations": self.activations,
-                "seconds": self.earlier_seconds + time.perf_counter() - self._began,
-            }
-            checkpoint.save_state(self.state_file, self.model, self.optimizer, facts)
+            facts = {"settings": self._settings(), "done": done, "log": self.log}
+            facts["activations"] = self._activations
+            facts["seconds"] = self.earlier_seconds + time.perf_counter() - self._began
+            save_state(self.state_file, self.model, self.optimizer, **facts)
 
     def _restore(self) -> int:
-        if self.state_file is None or not self.state_file.exists():
+        """Take up what an earlier run left; return the number of epochs it did."""
+        if self.state_file is None:
             return 0
-        facts = checkpoint.load_state(self.state_file, self.model, self.optimizer, self._settings())
+        facts = load_state(self.state_file, self.model, self.optimizer, self._settings())
         self.log.update(facts.get("log", {}))
-        self.activations = facts.get("activations", 0)
+        self._activations = facts.get("activations", 0)
         self.earlier_seconds = facts.get("seconds", 0.0)
         return facts.get("done", 0)
 
     def _settings(self) -> str:
-        return f"{self.name} {self.recipe} {self.options} seed {self.seed}"
+        """Return what a saved state must agree in; the file's name has the result's key in it."""
+        return f"{self.state_file.name} {self.name} {self.recipe} {self.options} seed {self.seed}"
 
 
 def train(
@@ -338,35 +287,16 @@ def train(
     ----------
     model : nn.Module
         Float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device.
-    data : ImageData
     index : int64 tensor [N]
         Into `data.train_images`.
     on_epoch : function of (epochs done, model)
         Called after each epoch, e.g. to keep a checkpoint for study.
     state_file, deadline
-        As for `unlearnkit.methods.unlearn`.
-
-    Raises
-    ------
-    TrainingDiverged
-        If a loss is not finite.
-    OutOfTime
-        If the deadline passed; the state is in `state_file`.
+        As for `unlearnkit.methods.unlearn`, and so are the errors.
     """
+    kept = {"on_epoch": on_epoch, "state_file": state_file, "deadline": deadline}
     with torch.random.fork_rng():
-        run = Run(
-            model=model,
-            images=data.train_images,
-            labels=data.train_labels,
-            retain_index=index,
-            recipe=replace(recipe, flip=recipe.flip and data.flip),
-            seed=seed,
-            num_classes=data.num_classes,
-            name=name,
-            on_epoch=on_epoch,
-            state_file=state_file,
-            deadline=deadline,
-        )
+        run = Run(model, data, index, recipe, seed, name, **kept)
         for epoch in run.epochs():
             for images, labels in run.retain(epoch):
                 run.step(run.cross_entropy(images, labels))

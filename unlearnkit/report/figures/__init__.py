@@ -2,7 +2,7 @@
 
 Each figure `f(s, ...)` has a companion `f_data(s, ...)` that returns the frame it shows. Common
 parameters: `forget`, a forget set of the study, and `attack`, a measured one (the study's own if
-left out); `reading`, how σ is pooled, one of `unlearnkit.results.READINGS`. A study that lacks all
+left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. A study that lacks all
 that a figure shows raises `NothingToDraw`. Here are the figures with a line a method.
 """
 
@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unlearnkit.names import ID
 from unlearnkit.report.claims import EXACT
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.points import (
@@ -24,7 +25,6 @@ from unlearnkit.report.figures.points import (
 from unlearnkit.report.frames import excess, over_seeds
 from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
 from unlearnkit.report.study import NothingToDraw, Study
-from unlearnkit.results import ID
 
 __all__ = ["NothingToDraw", "conjectures", "conjectures_data", "conjectures_statistics"]
 __all__ += ["fairness_gap", "fairness_gap_data", "layerwise", "layerwise_data", "robustness"]

@@ -9,12 +9,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unlearnkit.names import ID
 from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.frames import over_seeds, summaries
 from unlearnkit.report.stats import correlation
 from unlearnkit.report.study import NothingToDraw, Study
-from unlearnkit.results import ID
 
 MEASURES = {
     "average_gap": "Average gap\nto Retrain (points) ↓",

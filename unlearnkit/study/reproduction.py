@@ -9,20 +9,12 @@ from typing import Any
 from unlearnkit.results import Results
 
 COMPARED = ("std", "channel_std", "trimmed_std")  # variance is the square of std
-
 VERDICTS = ("identical", "within tolerance", "different", "not committed", "not computed")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How one cell's results compare.
-
-    Attributes
-    ----------
-    verdict : one of `VERDICTS`
-    worst : str
-        The number that is furthest outside the tolerance, empty if none is.
-    """
+    """How a cell compares, one of `VERDICTS`; `worst`: the number furthest outside tolerance."""
 
     cell: str
     verdict: str
@@ -34,7 +26,6 @@ def compare(ours: Results, committed: Results, *, points: float, ratio: float) -
 
     Parameters
     ----------
-    ours, committed : Results
     points : float
         Tolerance of accuracies, in percent points.
     ratio : float
@@ -42,8 +33,7 @@ def compare(ours: Results, committed: Results, *, points: float, ratio: float) -
         as a share of its largest value. Training on another processor rounds differently, so
         results repeat to the last digit only on the machine that made them.
     """
-    mine = {record.cell.name: record for record in ours.records}
-    theirs = {record.cell.name: record for record in committed.records}
+    mine, theirs = ({r.cell.name: r.stages for r in some.records} for some in (ours, committed))
     compared = []
     for name in sorted(mine.keys() | theirs.keys()):
         if name not in theirs:
@@ -51,34 +41,27 @@ def compare(ours: Results, committed: Results, *, points: float, ratio: float) -
         elif name not in mine:
             compared.append(Comparison(name, "not computed"))
         else:
-            compared.append(
-                _compare_stages(name, mine[name].stages, theirs[name].stages, points, ratio)
-            )
+            found = _compare_stages(mine[name], theirs[name], points, ratio)
+            compared.append(Comparison(name, *found))
     return compared
 
 
 def _compare_stages(
-    name: str,
-    mine: list[dict[str, Any]],
-    theirs: list[dict[str, Any]],
-    points: float,
-    ratio: float,
-) -> Comparison:
+    mine: list[dict[str, Any]], theirs: list[dict[str, Any]], points: float, ratio: float
+) -> tuple[str, str]:
     if {s["stage"]: s["key"] for s in mine} != {s["stage"]: s["key"] for s in theirs}:
-        return Comparison(name, "different", "other settings")
+        return "different", "other settings"
     reference = {stage["stage"]: stage["value"] for stage in theirs}
     if all(stage["value"] == reference[stage["stage"]] for stage in mine):
-        return Comparison(name, "identical")
+        return "identical", ""
     if any(_shape(stage["value"]) != _shape(reference[stage["stage"]]) for stage in mine):
-        return Comparison(name, "different", "other numbers are given")
+        return "different", "other numbers are given"
     worst, label = 0.0, ""
     for stage in mine:
         for what, distance in _distances(stage, reference[stage["stage"]], points, ratio):
             if distance > worst:
                 worst, label = distance, f"{stage['stage']} {what}: {distance:.1f} x the tolerance"
-    if worst > 1:
-        return Comparison(name, "different", label)
-    return Comparison(name, "within tolerance")
+    return ("different", label) if worst > 1 else ("within tolerance", "")
 
 
 def _distances(
@@ -88,7 +71,8 @@ def _distances(
     kind, value = stage["stage"].split("/")[0], stage["value"]
     if kind == "quality":
         for metric, number in value.items():
-            yield metric, _difference(number, reference[metric]) / points
+            apart = abs(number - reference[metric])
+            yield metric, apart / points if math.isfinite(apart) else math.inf
     elif kind in ("robustness", "transfer"):
         for name, counts in value["sets"].items():
             there = reference["sets"][name]
@@ -101,19 +85,19 @@ def _distances(
             rows = zip(value["layers"], value[reading], reference[reading], strict=True)
             for layer, row, expected in rows:
                 yield f"{reading} {layer}", _row_distance(row, expected) / ratio
+    elif kind == "measure":
+        yield "value", _row_distance([value["value"]], [reference["value"]]) / ratio
     else:
         for name, number in value.get("log", {}).items():
             yield name, _row_distance([number], [reference["log"][name]]) / ratio
 
 
 def _row_distance(row: list[float], expected: list[float]) -> float:
+    """Return the largest difference over the largest expected value: infinite, if one is none."""
+    if not all(map(math.isfinite, (*row, *expected))):
+        return math.inf
     scale = max(map(abs, expected)) or 1.0
-    return max(_difference(a, b) for a, b in zip(row, expected, strict=True)) / scale
-
-
-def _difference(a: float, b: float) -> float:
-    """Return how far two numbers are apart: infinitely, if one of them is none."""
-    return abs(a - b) if math.isfinite(a - b) else math.inf
+    return max(abs(a - b) for a, b in zip(row, expected, strict=True)) / scale
 
 
 def _shape(value: Any) -> Any:

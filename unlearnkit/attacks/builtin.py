@@ -4,7 +4,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from unlearnkit.attacks.registry import attack
+from unlearnkit.attacks import attack
 from unlearnkit.errors import UserError
 
 INSTALL = "pip install --no-deps torchattacks==3.5.1"
@@ -20,7 +20,7 @@ def _torchattacks() -> ModuleType:
     return torchattacks
 
 
-@attack("noise", title="Gaussian noise", norm=None)
+@attack("noise", title="Gaussian noise", norm=None, version=2)
 def _noise(
     model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, num_classes: int, seed: int
 ) -> Tensor:

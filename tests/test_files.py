@@ -1,0 +1,100 @@
+"""Files: read only if they can be trusted, and put out of the way if not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unlearnkit import files
+from unlearnkit.errors import Unreadable, UserError
+from unlearnkit.files import read_json, set_aside, source_folder
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(4 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkfifo, "not a plain file"),
+        (Path.mkdir, "not a plain file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a plain file"),
+        (sparse, "at most 67108864 bytes"),
+        (lambda path: path.write_bytes(b"[" * 200_000), "recursion"),
+        (lambda path: path.write_bytes(b'"\xff"'), "utf-8"),
+        (lambda path: path.write_text("1", encoding="utf-16"), "utf-8"),
+        (lambda path: path.write_bytes(b"{"), "line 1 column 2"),
+        (lambda path: path.write_bytes(b"9" * 5000), "digits"),
+    ],
+)
+def test_what_is_no_sound_json_is_named(tmp_path, make, why):
+    path = tmp_path / "x.json"
+    make(path)
+    with pytest.raises(Unreadable, match=why) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_json_is_read_up_to_its_limit_if_it_is_there(tmp_path):
+    path = tmp_path / "x.json"
+    for missing in (path, Path(__file__) / "x.json"):
+        with pytest.raises(FileNotFoundError):
+            read_json(missing)
+    path.write_text('{"σ": [1, 2.5]}', encoding="utf-8")
+    assert read_json(path, limit=16) == {"σ": [1, 2.5]}
+    with pytest.raises(Unreadable, match="15 bytes"):
+        read_json(path, limit=15)
+    with pytest.raises(UserError, match=r"cannot read .*too long") as caught:
+        read_json(tmp_path / ("x" * 300))
+    assert not isinstance(caught.value, Unreadable)
+
+
+@pytest.mark.parametrize("first", [Path.mkdir, Path.touch])
+@pytest.mark.parametrize("second", [Path.mkdir, Path.touch])
+def test_folders_and_files_are_set_aside_one_after_the_other(tmp_path, first, second):
+    path, kept = tmp_path / "x.json", []
+    for make in (first, second):
+        make(path)
+        if path.is_dir():
+            (path / "inside").touch()
+        with pytest.warns(UserWarning, match=r"x\.json is damaged"):
+            kept.append(set_aside(path, "damaged"))
+        assert not path.exists() and kept[-1].name.endswith(".damaged")
+    assert kept[1].is_dir() == (second is Path.mkdir)
+    if Path.mkdir in (first, second):
+        assert kept[0] != kept[1] and kept[0].is_dir() == (first is Path.mkdir)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "x" * 5000, "a/" * 3000, " ", "a\0b"])
+def test_names_that_no_folder_can_have_are_refused(path):
+    with pytest.raises(UserError, match="no folder") as caught:
+        source_folder(f"folder:{path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_need_not_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert source_folder("folder: none ") == tmp_path / "none"
+    assert source_folder("cifar10") is source_folder("folder") is None
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    for variable, ask in (("STORE", files.default_folder), ("OUTPUT", files.output_folder)):
+        monkeypatch.delenv(f"UNLEARNKIT_{variable}", raising=False)
+        unset = ask()
+        monkeypatch.setenv(f"UNLEARNKIT_{variable}", "")
+        assert ask() == unset and unset.is_absolute()
+        monkeypatch.setenv(f"UNLEARNKIT_{variable}", "there")
+        assert ask() == Path("there")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_only_cores_that_may_be_used_count():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert files.cpu_count() == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,289 @@
+"""The data sets that have a name, folders of images, and loading any of them."""
+
+import gzip
+import inspect
+import os
+import re
+import socket
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPException
+from itertools import chain, compress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unlearnkit.data.images import ImageData, checked, decoded, resized
+from unlearnkit.data.splits import stratified
+from unlearnkit.errors import UserError, one_line, unknown
+from unlearnkit.files import source_folder
+
+SEED = 0  # of the test images of a set without them, and of the fewer images of a cap
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
+)
+_LAYOUT = "give PATH/train/<class>/ and PATH/test/<class>/, or PATH/<class>/"
+
+DATASETS: dict[str, tuple[Callable, bool, int | None]] = {}  # name: function, flip, size
+
+
+def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
+    """Register the arrays a function returns as a data set; registering again replaces it.
+
+    The function returns (train_images, train_labels, test_images, test_labels), with the class
+    names as a fifth item if they are not '0', '1', …. Images are arrays or tensors, uint8 or float
+    in [0, 1], [N, H, W, C], [N, C, H, W] or grey [N, H, W]; labels integers [N]. If it has a
+    parameter `root`, it is given the folder of downloads.
+
+    Parameters
+    ----------
+    name : what to `load` it by; without a colon.
+    flip : whether a mirrored image keeps its class.
+    size : side in pixels of the images where `load` is given none; None for their own.
+    """
+    if not isinstance(name, str) or not name.strip() or ":" in name:
+        raise UserError(f'data set name {name!r} is not allowed; write @dataset("name"), no colon')
+
+    def register(function: Callable) -> Callable:
+        DATASETS[name] = function, flip, size
+        return function
+
+    return register
+
+
+def load(
+    name: str,
+    *,
+    size: int | None = None,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    root: str | Path | None = None,
+) -> ImageData:
+    """Load a data set by name.
+
+    Parameters
+    ----------
+    name : one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
+        PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set).
+    size : side in pixels to resize every image to (square, antialiased bilinear). None keeps the
+        images' own size; 16 for digits, 32 for fashion-mnist and folders.
+    train_images, test_images : at most this many, stratified, by a fixed seed; a folder's other
+        images are not read.
+    root : where downloads are kept; $UNLEARNKIT_DATA or ~/.cache/unlearnkit by default.
+
+    Raises
+    ------
+    UserError : unknown name, missing or empty folder, fewer than two classes, a class missing from
+        train or test, unreadable images, arrays that do not fit, no network.
+    """
+    limits = {"train_images": train_images, "test_images": test_images}
+    for key, value in {"size": size, **limits}.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{key}={value!r} is not allowed; give a whole number from 1, or None")
+    if folder := source_folder(str(name)):
+        title, flip, size, fetch = f"folder:{folder.name}", True, size or 32, decoded
+        *halves, classes = _from_folder(folder)
+    elif name in DATASETS:
+        function, flip, own = DATASETS[name]
+        title, size, fetch = name, size or own, resized
+        root = root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit"
+        root = Path(os.path.expanduser(root))
+        *halves, classes = _from_function(name, function, root, size)
+    else:
+        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
+    for text in (str(folder or name), *classes):
+        if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
+            raise UserError(f"name {text!r} has characters that cannot be shown; rename it")
+    if len(classes) < 2:
+        raise UserError(f"{title} has one class only ({', '.join(classes)}); give two or more")
+    chosen = []
+    for (key, limit), (_, labels) in zip(limits.items(), halves, strict=True):
+        missing = [classes[c] for c in sorted(set(range(len(classes))) - set(labels.tolist()))]
+        if missing:
+            raise UserError(
+                f"{title}: no image of class {missing[0]!r} in {key.removesuffix('_images')} "
+                f"({len(missing)} of {len(classes)} classes missing); every class needs images in "
+                "both train and test"
+            )
+        chosen.append(_capped(labels, limit, len(classes)))
+    tensors = []
+    for (items, labels), index in zip(halves, chosen, strict=True):
+        tensors += [fetch(items, index, size), labels[index]]
+    return ImageData(title, classes, *tensors, flip=flip)
+
+
+def _capped(labels: Tensor, limit: int | None, classes: int) -> Tensor:
+    """Return the sorted positions of at most `limit` images, some of every class."""
+    if limit is None or limit >= len(labels):
+        return torch.arange(len(labels))
+    if limit < classes:
+        raise UserError(f"{limit} images are fewer than {classes} classes; one of each is needed")
+    return stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
+
+
+def _for_testing(labels: Tensor) -> Tensor:
+    """Return a mask of the fifth of each class that is for testing."""
+    total = max(round(0.2 * len(labels)), len(labels.unique()))
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[stratified(labels, total, seed=SEED, purpose="test", at_least=1)] = True
+    return mask
+
+
+def _from_function(name: str, function: Callable, root: Path, size: int | None) -> tuple:
+    """Return (images, labels) of train and test, and the classes, of a registered function."""
+    arrays = function(root=root) if "root" in inspect.signature(function).parameters else function()
+    if not isinstance(arrays, tuple | list) or len(arrays) not in (4, 5):
+        raise UserError(
+            f"dataset {name!r} must return train_images, train_labels, test_images, test_labels "
+            "and, if you like, class names"
+        )
+    train = checked(f"dataset {name!r}, train", *arrays[:2])
+    test = checked(f"dataset {name!r}, test", *arrays[2:4])
+    shapes = {tuple(images.shape[2:]) for images, _ in (train, test)}
+    if size is None and (len(shapes) > 1 or any(h != w for h, w in shapes)):
+        found = " and ".join(f"{h}×{w}" for h, w in sorted(shapes))
+        raise UserError(f"dataset {name!r} has images of {found}; give size=… to make them square")
+    top = max(int(train[1].max()), int(test[1].max()))
+    classes = tuple(map(str, arrays[4] if len(arrays) == 5 else range(top + 1)))
+    if top >= len(classes) or len(set(classes)) < len(classes):
+        raise UserError(
+            f"dataset {name!r}: label {top} with {len(set(classes))} different class names; "
+            "give one name for each label from 0"
+        )
+    return train, test, classes
+
+
+# ---- folders
+
+
+def _from_folder(path: Path) -> tuple:
+    """Return (files, labels) of train and test, and the classes, of a folder in either layout."""
+    folders = [path / "train", path / "test"]
+    if not any(map(os.path.isdir, folders)):
+        folders = [path]
+    trees = [_listed(folder) for folder in folders]
+    classes = tuple(sorted(set().union(*trees)))
+    halves = []
+    for tree in trees:
+        files = [tree.get(name, []) for name in classes]
+        counts = torch.tensor([len(names) for names in files], dtype=torch.int64)
+        labels = torch.arange(len(classes)).repeat_interleave(counts)
+        halves.append((list(chain(*files)), labels))
+    if not any(files for files, _ in halves):
+        suffixes = " ".join(SUFFIXES)
+        raise UserError(f"no images in {path}; {_LAYOUT}, with files ending in {suffixes}")
+    if len(halves) == 1:
+        files, labels = halves[0]
+        test = _for_testing(labels)
+        halves = [(list(compress(files, mask)), labels[mask]) for mask in (~test, test)]
+    return *halves, classes
+
+
+def _listed(path: Path) -> dict[str, list[str]]:
+    """Return the sorted image files of each class folder in `path`."""
+    tree = {}
+    try:
+        for entry in os.scandir(path):
+            if entry.is_dir() and not entry.name.startswith((".", "__")):
+                files = (file.path for file in os.scandir(entry) if not file.name.startswith("."))
+                tree[entry.name] = sorted(f for f in files if f.lower().endswith(SUFFIXES))
+    except OSError as error:
+        where = f"no folder {error.filename} can be listed ({error.strerror})"
+        raise UserError(f"{where}; {_LAYOUT}") from error
+    return tree
+
+
+def write_folder(data: ImageData, folder: Path | str) -> Path:
+    """Write `data` as FOLDER/{train,test}/<class>/NNNNN.png, for `load`, and return FOLDER.
+
+    Files that are there already are left alone.
+
+    Raises
+    ------
+    UserError : the folder cannot be written to.
+    """
+    train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
+    try:
+        for half, (images, labels) in {"train": train, "test": test}.items():
+            pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+            for number, label in enumerate(labels.tolist()):
+                path = Path(folder) / half / data.classes[label] / f"{number:05d}.png"
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels[number]).save(path)
+    except OSError as error:
+        raise UserError(f"cannot write images to {folder}: {error.strerror or error}") from None
+    return Path(folder)
+
+
+# ---- the built-in ones
+
+
+@dataset("digits", flip=False, size=16)
+def _digits() -> tuple:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    test = _for_testing(torch.from_numpy(bunch.target)).numpy()
+    return images[~test], bunch.target[~test], images[test], bunch.target[test]
+
+
+@contextmanager
+def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
+    """Bound how long a download may hang, and say what to do where it fails."""
+    former = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30.0)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
+        raise UserError(
+            f"cannot get dataset {name!r} ({one_line(error)}); put {files} into {root} "
+            "and run again, or use --dataset folder:PATH (your own images) or --dataset digits"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(former)
+
+
+def _cifar(name: str, archive: str, root: Path) -> tuple:
+    from torchvision import datasets
+
+    kind = getattr(datasets, name.upper())
+    with _downloading(name, archive, root):
+        train, test = (kind(root, train=half, download=True) for half in (True, False))
+    return train.data, train.targets, test.data, test.targets, train.classes
+
+
+dataset("cifar10")(partial(_cifar, "cifar10", "cifar-10-python.tar.gz"))
+dataset("cifar100")(partial(_cifar, "cifar100", "cifar-100-python.tar.gz"))
+
+
+@dataset("svhn", flip=False)
+def _svhn(root: Path) -> tuple:
+    from torchvision.datasets import SVHN
+
+    with _downloading("svhn", "train_32x32.mat and test_32x32.mat", root):
+        train, test = (SVHN(root, split=half, download=True) for half in ("train", "test"))
+    return train.data, train.labels, test.data, test.labels
+
+
+@dataset("fashion-mnist", size=32)
+def _fashion_mnist(root: Path) -> tuple:
+    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets.utils import download_url
+
+    arrays, raw = [], root / "FashionMNIST" / "raw"
+    with _downloading("fashion-mnist", "the four *-ubyte.gz (under FashionMNIST/raw/)", root):
+        for file, md5 in FashionMNIST.resources:  # unpacked files would have no checksum
+            download_url(FashionMNIST.mirrors[0] + file, raw, file, md5)
+            content = gzip.decompress((raw / file).read_bytes())
+            array = np.frombuffer(content, np.uint8, offset=16 if "images" in file else 8)
+            arrays.append(array.reshape(-1, 28, 28) if "images" in file else array)
+    return *arrays, FashionMNIST.classes

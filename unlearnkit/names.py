@@ -1,0 +1,10 @@
+"""Names that computing and reading results share."""
+
+# What tells the models of a study from each other
+ID = ["architecture", "forget", "method", "scope", "seed", "progress"]
+# The average gap is over these.
+GAP_METRICS = ["UA", "RA", "TA", "MIA"]
+# How σ is pooled: see `fairness.class_sigma`.
+READINGS = ("std", "variance", "channel_std", "trimmed_std")
+# Groups of layers: see `scopes.scope_modules`.
+SCOPES = ("all", "first", "intermediate", "last")

@@ -1,0 +1,88 @@
+"""What lies in a store and is needed no more: shown first, freed when asked."""
+
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnkit.errors import UserError
+from unlearnkit.results import own_results
+from unlearnkit.study.lab import Lab
+from unlearnkit.study.plan import cells_of
+from unlearnkit.study.profile import load_profile
+from unlearnkit.study.run import open_lab, source_of
+from unlearnkit.study.stages import adversarial_key
+from unlearnkit.study.store import STAGE_VERSIONS, Store
+from unlearnkit.study.sweep import sweep_labs
+
+FOLDERS = (*STAGE_VERSIONS, "unfinished", "locks", "splits", "data")
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """A file or folder that can go: how many bytes it has, and why."""
+
+    path: Path
+    bytes: int
+    why: str
+
+
+def known_labs() -> list[Lab]:
+    """Return a lab for each study that was ever begun with this machine's store.
+
+    Raises
+    ------
+    UserError
+        If the profile or the data set of one cannot be read: what it needs cannot be told then.
+    """
+    labs = []
+    for folder in sorted(path.parent for path in own_results("").glob("*/source.txt")):
+        try:
+            source = source_of(folder.name)
+            profile = load_profile(source["profile"]).with_forget(source["forget"])
+            place = "folder:" if Path(source["dataset"]).is_absolute() else ""
+            labs.append(open_lab(profile, place + source["dataset"]))
+        except UserError as error:
+            raise UserError(
+                f"what study {folder.name} needs cannot be told ({error}); if it is no longer "
+                f"wanted, delete {folder}"
+            ) from None
+    return labs
+
+
+def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
+    """Return what no study of `labs` asks for, and what kills and damage left behind."""
+    keys = set()
+    for lab in labs:
+        sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
+        for part, cells in ((lab, cells_of(lab.profile)), *sweeps):
+            keys |= {part.data.fingerprint}
+            keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
+            for stage in (stage for cell in cells for stage in part.stages(cell)):
+                keys |= {stage.key, stage.family, adversarial_key(stage.spec)}
+    found = []
+    for path in sorted(path for name in FOLDERS for path in (store.folder / name).glob("*")):
+        key = path.name.split(".")[0].rpartition("-")[2]
+        if path.name.endswith(".damaged"):
+            found.append((path, "set aside as damaged"))
+        elif key not in keys and not path.name.startswith((".", "results-")):
+            found.append((path, "of no known study"))
+    for path in sorted(store.folder.glob("**/.*.*")):
+        if time.time() - path.stat().st_mtime > HOUR:  # not one that is being written
+            found.append((path, "left by a write that was cut off"))
+    return [Unneeded(path, _bytes(path), why) for path, why in found]
+
+
+def _bytes(path: Path) -> int:
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
+
+
+def free(found: Iterable[Unneeded]) -> None:
+    """Delete what was found."""
+    for entry in found:
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path)
+        else:
+            entry.path.unlink(missing_ok=True)

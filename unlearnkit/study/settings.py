@@ -1,0 +1,191 @@
+"""What a profile may hold: its tables, the kind and range of each value."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, WrapValidator
+from pydantic import model_validator as validator
+from timm import is_model
+
+from unlearnkit import methods
+from unlearnkit.attacks import attack_options
+from unlearnkit.errors import UserError, unknown
+from unlearnkit.measures import MEASURES
+from unlearnkit.names import SCOPES
+
+
+def _as_written(value: Any, check: Any) -> Any:
+    check(value)
+    return value  # an int is not made a float: keys are made of what was written
+
+
+def _each_once(values: list) -> list:
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise UserError(f"{twice[0]} is there twice")
+    return values
+
+
+def _measure(name: str) -> str:
+    if name not in MEASURES:
+        raise unknown("measure", name, MEASURES or ["(none)"])
+    return name
+
+
+def _architecture(name: str) -> str:
+    if name not in (*Models.model_fields, "default") and not is_model(name):
+        raise unknown("architecture", name, [*Models.model_fields, "any timm model's name"])
+    return name
+
+
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Number = Annotated[float, WrapValidator(_as_written)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Radius = Annotated[Number, Field(gt=0, le=255)]  # in 1/255
+Method = Annotated[str, AfterValidator(lambda name: methods.get(name).name)]
+Architecture = Annotated[str, AfterValidator(_architecture)]
+BRIEF = {"missing": "is missing", "too_short": "must not be empty"}  # by pydantic's type of error
+Some, Once = Field(min_length=1), AfterValidator(_each_once)
+Rates = Annotated[list[Annotated[Number, Field(gt=0)]], Some, Once]
+
+
+class Table(BaseModel, strict=True, allow_inf_nan=False):
+    """A table that holds what is declared and, as with `extra="forbid"`, nothing else."""
+
+    @validator(mode="before")
+    @classmethod
+    def _known(cls, table: Any) -> Any:
+        for name in table if isinstance(table, dict) else ():
+            if name not in cls.model_fields:
+                raise unknown("key", name, cls.model_fields)
+        return table
+
+
+class ResNet(Table):
+    width: Number = Field(1.0, gt=0, le=16)
+    stem_stride: int = Field(1, ge=1, le=64)
+    zero_init_last: bool = False
+
+
+class Transformer(Table):
+    dim: int = Field(384, ge=1, le=8192)
+    heads: int = Field(6, ge=1, le=8192)
+    depth: int = Field(4, ge=1, le=128)
+    patch: int = Field(4, ge=1, le=4096)
+
+
+class Models(Table):
+    resnet50: ResNet = ResNet()
+    small_vit: Transformer = Transformer()
+
+
+class Forget(Table):
+    set: str
+    seeds: Annotated[list[Seed], Some, Once]
+    scopes: Annotated[list[Literal[SCOPES]], Some, Once]
+    methods: Annotated[list[Method], Some, Once] | None = None
+
+
+class Sweep(Table):
+    seed: Seed
+    forget_seed: Seed
+    rates: Annotated[dict[Architecture, Annotated[dict[Method, Rates], Some]], Some]
+
+
+class Measure(Table):
+    batch_size: int = Field(ge=1, le=10**6)
+    mia_images: Count
+    fairness_images_per_class: Count
+    extra: Annotated[list[Annotated[str, AfterValidator(_measure)]], Once] | None = None
+
+
+class Attack(Table):
+    name: str
+    epsilons: Annotated[list[Radius], Some, Once]
+    test: Count
+    retain: Count = 0
+    forget: Count = 0
+    transfer: bool = False
+    everywhere: bool = False
+    options: dict[str, Any] = {}
+
+    @validator(mode="after")
+    def _whole_options(self) -> "Attack":
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and value > 10**6:
+                raise UserError(f"options.{name} must be at most 10^6, not {value}")
+        self.options = attack_options(self.name, self.options)
+        return self
+
+
+class Report(Table):
+    attack: str
+    tolerance_points: Number = Field(gt=0)
+    tolerance_ratio: Number = Field(gt=0)
+
+
+class Settings(Table):
+    """A profile together with those it extends."""
+
+    description: str
+    dataset: Annotated[str, Some]
+    image_size: int = Field(ge=0, le=4096)
+    train_images: Count
+    test_images: Count
+    validation: Share
+    architectures: Annotated[list[Architecture], Some, Once]
+    methods: Annotated[list[Method], Once]
+    checkpoints: Annotated[list[Share], Once]
+    forget: Annotated[list[Forget], Some]
+    models: Models = Models()
+    training: dict[Architecture, dict[str, Any]] = {}
+    unlearning: dict[Architecture, dict[str, Any]] = {}
+    method: dict[Method, dict[str, Any]] = {}
+    sweep: Sweep | None = None
+    stand_in: dict[str, str] | None = None
+    measure: Measure
+    attack: list[Attack]
+    report: Report
+
+    @validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        attacks = _each_once([entry.name for entry in self.attack])
+        if self.report.attack not in attacks:
+            raise unknown("attack of report", self.report.attack, attacks)
+        if self.forget[0].methods:
+            raise UserError("forget #1 is for all methods; name none")
+        for number, entry in enumerate(self.forget, 1):
+            for name in entry.methods or []:
+                if name not in self.methods:
+                    raise unknown(f"method of forget #{number}", name, self.methods)
+            if entry.methods is None and "all" not in entry.scopes:
+                raise UserError(f"forget #{number}.scopes must contain 'all'")
+        for tables in (self.training, self.unlearning, *self.method.values()):
+            named = tables.keys() - for_all(tables)
+            for name in sorted(named):
+                _architecture(name)
+            # `default` is for architectures without a table: where all have one, it has no use
+            if "default" in named and named >= set(self.architectures):
+                del tables["default"]
+        return self
+
+
+def for_all(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a method's table that are for all architectures."""
+    return {name: value for name, value in table.items() if not isinstance(value, dict)}
+
+
+def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with what has a default filled in; `UserError` names the first fault."""
+    try:
+        return Settings.model_validate(values).model_dump(exclude_none=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+    place = ".".join(f"#{at + 1}" if isinstance(at, int) else at for at in fault["loc"])
+    place = place.replace(".#", " #").removesuffix(".[key]")
+    if fault["type"] in BRIEF:
+        raise UserError(f"{place} {BRIEF[fault['type']]}")
+    if fault["type"] == "value_error":
+        raise UserError(f"{place}: {fault['ctx']['error']}".removeprefix(": "))
+    message = fault["msg"].replace("Input should be", "must be")
+    raise UserError(f"{place}: {message}, not {fault['input']!r}")
