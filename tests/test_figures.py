@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from unlearnkit.report import NothingToDraw, claims, figures
 from unlearnkit.report.figures import style
+from unlearnkit.results import SWEEP_COLUMNS, write_sweep
 
 METHODS = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
 TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
@@ -155,10 +156,10 @@ def test_the_sweep_rings_the_rate_that_was_taken(tmp_path):
     with pytest.raises(NothingToDraw, match="no sweep"):
         figures.sweep(invented([], profile="none"))
     s = invented([model("cf")], folder=tmp_path / "results" / "quick")
-    (s.folder / "sweeps").mkdir()
-    rows = [("cf", rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
-    table = pd.DataFrame(rows, columns=["method", "lr", "average_gap", "chosen"])
-    table.assign(architecture="small_vit").to_csv(s.folder / "sweeps" / "0.csv")
+    rows = [(rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
+    table = pd.DataFrame(rows, columns=["lr", "average_gap", "chosen"])
+    table = table.assign(architecture="small_vit", method="cf").reindex(columns=SWEEP_COLUMNS)
+    write_sweep(table, s.folder)
     ax = figures.sweep(s).axes[0]
     assert curve(ax, "#56B4E9").get_ydata().tolist() == [9, 2, 40]
     assert ax.collections[0].get_offsets().tolist() == [[0.01, 2]]
