@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from unlearnkit.report import NothingToDraw, claims, figures
 from unlearnkit.report.figures import style
+from unlearnkit.results import SWEEP_COLUMNS, write_sweep
 
 METHODS = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
 TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
@@ -73,6 +74,9 @@ def test_figure_1_has_the_published_panels_curves_and_legend(study, drawn):
     assert (fig.axes[0].get_ylabel(), fig.axes[2].get_xlabel()) == ("Fairness-gap", "Layer index")
     assert texts(fig.axes[0].texts) == ["", *(f"stage {index}" for index in range(1, 5))]
     assert "over 2 seeds. Profile quick, data set digits." in words(fig)
+    assert {"0.1", "1", "10"} <= set(texts(fig.axes[0].get_yticklabels())), "wide: logarithmic"
+    narrow = figures.fairness_gap(invented(few(methods=("cf",))), published=False).axes[0]
+    assert narrow.get_yscale() == "linear" and narrow.get_ylim()[0] == 0
 
 
 def test_figure_1_data_are_means_ranges_and_published_values(study):
@@ -86,13 +90,6 @@ def test_figure_1_data_are_means_ranges_and_published_values(study):
     shorter = invented([model("cf", gap={"std": [0.1] * 8})])
     assert figures.fairness_gap_data(shorter)["published"].isna().all(), "another network"
     assert legend(figures.fairness_gap(shorter)) == ["CF"]
-
-
-def test_a_wide_range_has_a_log_axis_with_plain_ticks(drawn):
-    wide = drawn["fairness_gap"].axes[0]
-    narrow = figures.fairness_gap(invented(few(methods=("cf",))), published=False).axes[0]
-    assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
-    assert {"0.1", "1", "10"} <= set(texts(wide.get_yticklabels())) and narrow.get_ylim()[0] == 0
 
 
 def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
@@ -159,10 +156,10 @@ def test_the_sweep_rings_the_rate_that_was_taken(tmp_path):
     with pytest.raises(NothingToDraw, match="no sweep"):
         figures.sweep(invented([], profile="none"))
     s = invented([model("cf")], folder=tmp_path / "results" / "quick")
-    (s.folder / "sweeps").mkdir()
-    rows = [("cf", rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
-    table = pd.DataFrame(rows, columns=["method", "lr", "average_gap", "chosen"])
-    table.assign(architecture="small_vit").to_csv(s.folder / "sweeps" / "0.csv")
+    rows = [(rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
+    table = pd.DataFrame(rows, columns=["lr", "average_gap", "chosen"])
+    table = table.assign(architecture="small_vit", method="cf").reindex(columns=SWEEP_COLUMNS)
+    write_sweep(table, s.folder)
     ax = figures.sweep(s).axes[0]
     assert curve(ax, "#56B4E9").get_ydata().tolist() == [9, 2, 40]
     assert ax.collections[0].get_offsets().tolist() == [[0.01, 2]]
@@ -222,23 +219,19 @@ def test_names_are_no_formulas_and_a_study_without_numbers_says_so(name):
     assert style.picture(fig, "pdf").startswith(b"%PDF")
 
 
-def test_a_figure_is_the_same_bytes_whatever_the_callers_settings(drawn):
+def test_a_figure_is_the_same_bytes_in_files_and_notebooks_whatever_the_settings(drawn):
     s, before = invented(few()), dict(matplotlib.rcParams)
     first = [style.picture(figures.fairness_gap(s), kind) for kind in ("png", "pdf")]
     with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 30, "savefig.bbox": "tight"}):
         fig = figures.fairness_gap(s)
+        places = [ax.get_position().bounds for ax in fig.axes]
         again = [style.picture(fig, kind) for kind in ("png", "pdf")]
     assert first == again == [style.picture(fig, kind) for kind in ("png", "pdf")]
-    assert dict(matplotlib.rcParams) == before
+    assert [ax.get_position().bounds for ax in fig.axes] == places, "laid out once"
+    assert dict(matplotlib.rcParams) == before and plt.get_fignums() == []
     png, pdf = first
     assert int.from_bytes(png[16:20]) == 1400, "7 inches at 200 dpi"
+    assert fig._repr_png_() == (png, {"width": 770, "height": round(110 * fig.get_figheight())})
     assert b"Software" not in png and b"CreationDate" not in pdf and b"Matplotlib" not in pdf
     assert b"/Type3" not in pdf.replace(b" ", b"")
     assert all(whole(fig) for fig in drawn.values())
-
-
-def test_a_notebook_shows_a_figure_once_as_it_is_in_the_file():
-    fig = figures.fairness_gap(invented(few()))
-    height = round(110 * fig.get_figheight())
-    assert fig._repr_png_() == (style.picture(fig, "png"), {"width": 770, "height": height})
-    assert plt.get_fignums() == []
