@@ -4,18 +4,16 @@ import io
 import math
 import os
 import shutil
-import time
 from dataclasses import replace
 
 import pytest
 import torch
 import tqdm.notebook
-from conftest import differing, recipe, state_of
+from conftest import differing, recipe
 from safetensors.torch import save
 from torch import nn
 
-from unlearnkit.scopes import apply_scope
-from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
+from unlearnkit.tensors import load_tensors, save_tensors
 from unlearnkit.training import OutOfTime, Run, TrainingDiverged, cut, train
 from unlearnkit.training import run as training
 from unlearnkit.training.batches import batch_sizes
@@ -178,13 +176,6 @@ def test_what_happens_between_epochs_changes_nothing(trained):
     assert seen == [1, 2, 3]
 
 
-def test_training_learns(trained, toy):
-    run = trained(**ADAMW | {"lr": 5e-3}, epochs=8)
-    with torch.no_grad():
-        right = run.model(toy.test_images / 255).argmax(1) == toy.test_labels
-    assert right.double().mean() > 0.9
-
-
 # --- cut off and resumed -----------------------------------------------------------------------
 
 
@@ -217,47 +208,19 @@ def cut_off(monkeypatch):
     return go
 
 
-@pytest.mark.parametrize(
-    "architecture, how, changes",
-    [
-        ("small_vit", "deadline", {"schedule": "cosine", "warmup": 0.1}),
-        ("small_vit", "killed", {"schedule": "onecycle", "warmup": 0.1}),
-        ("small_vit", "deadline", ADAMW),
-        ("small_vit", "killed", {"momentum": 0.0}),
-        ("small_vit", "killed", {"optimizer": "adam"}),
-        ("resnet50", "deadline", {}),
-        ("resnet50", "killed", ADAMW),
-    ],
-)
-def test_a_resumed_training_ends_bit_identical(
-    architecture, how, changes, trained, cut_off, tmp_path
-):
-    def go(**keywords):
-        return trained(architecture, keywords=keywords, **changes)
-
-    straight, file, done = go(), tmp_path / "deep" / "state.safetensors", []
-    cut_off(how, lambda **late: go(state_file=file, **late))
-    resumed = go(state_file=file, on_epoch=lambda epoch, _: done.append(epoch))
-    assert done == [2], "the first epoch is not done again"
-    assert not differing(straight.model, resumed.model)
-    assert straight.memory() == resumed.memory()
-    assert resumed.earlier_seconds > 0
-    assert not list(file.parent.iterdir()), "nothing is left when it is done"
+RESUMED = [
+    ("cf", "small_vit", "deadline", {"schedule": "cosine", "warmup": 0.1}),
+    ("cf", "small_vit", "killed", {"schedule": "onecycle", "warmup": 0.1, "momentum": 0.0}),
+    ("rl", "small_vit", "killed", {"optimizer": "adam"}),
+    ("bs", "resnet50", "killed", {}),
+    ("salun", "resnet50", "deadline", ADAMW),
+    ("scrub", "small_vit", "killed", {"msteps": 3, **ADAMW}),
+    ("retrain", "resnet50", "deadline", {}),
+]
 
 
-@pytest.mark.parametrize(
-    "name, architecture, how, changes",
-    [
-        ("rl", "small_vit", "deadline", {}),
-        ("bs", "resnet50", "killed", {}),
-        ("salun", "resnet50", "deadline", {}),
-        ("salun", "small_vit", "killed", ADAMW),
-        ("scrub", "small_vit", "deadline", {"forget_batch_size": 9}),
-        ("scrub", "small_vit", "killed", {"msteps": 3, **ADAMW}),
-        ("retrain", "resnet50", "killed", {}),
-    ],
-)
-def test_a_resumed_method_ends_bit_identical(
+@pytest.mark.parametrize("name, architecture, how, changes", RESUMED)
+def test_a_resumed_run_ends_bit_identical(
     name, architecture, how, changes, forget_with, cut_off, tmp_path
 ):
     scope = "last" if architecture == "resnet50" else "all"
@@ -265,40 +228,36 @@ def test_a_resumed_method_ends_bit_identical(
     def go(**keywords):
         return forget_with(name, architecture, keywords={"scope": scope, **keywords}, **changes)
 
-    straight, file = go(), tmp_path / "state.safetensors"
+    straight, file = go(), tmp_path / "deep" / "state.safetensors"
     cut_off(how, lambda **late: go(state_file=file, **late))
+    assert file.exists()
     resumed = go(state_file=file)
     assert not differing(straight.model, resumed.model)
     assert (straight.log, straight.memory) == (resumed.log, resumed.memory)
-    assert not list(tmp_path.iterdir())
+    assert not list(file.parent.iterdir()), "nothing is left when it is done"
 
 
-def test_a_deadline_long_past_still_does_an_epoch_at_a_time(trained, tmp_path):
-    late = {"state_file": tmp_path / "state", "deadline": time.time() - 100}
-    for epoch in (1, 2):
-        with pytest.raises(OutOfTime, match=f"after epoch {epoch}"):
-            trained(epochs=3, keywords=late)
-    assert not differing(trained(epochs=3, keywords=late).model, trained(epochs=3).model)
+def test_what_was_done_before_a_deadline_is_not_done_again(trained, cut_off, tmp_path):
+    done, keywords = [], {"state_file": tmp_path / "state"}
+    cut_off("deadline", lambda **late: trained(keywords=keywords | late))
+    keywords["on_epoch"] = lambda epoch, model: done.append(epoch)
+    run = trained(keywords=keywords)
+    assert done == [2] and run.earlier_seconds > 0
+    assert not differing(run.model, trained().model)
 
 
 def broken(file, how):
-    content = bytearray(file.read_bytes())
-    if how == "a bit flipped":
-        content[-50] ^= 1
+    content = file.read_bytes()
     file.unlink()
     if how == "a folder":
         file.mkdir()
     elif how == "a pipe":
         os.mkfifo(file)
     else:
-        file.write_bytes(
-            {"cut": content[:-100], "empty": b"", "foreign": save({"x": torch.ones(3)})}.get(
-                how, bytes(content)
-            )
-        )
-
-
-DAMAGES = ["a bit flipped", "a folder", "a pipe", "cut", "empty", "foreign"]
+        flipped = content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]
+        foreign = save({"x": torch.ones(3)})
+        kinds = {"cut": content[:-100], "empty": b"", "foreign": foreign, "a bit flipped": flipped}
+        file.write_bytes(kinds[how])
 
 
 def test_tensors_come_back_as_they_were(tmp_path):
@@ -312,15 +271,7 @@ def test_tensors_come_back_as_they_were(tmp_path):
         load_tensors(tmp_path / "other")
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_tensors_are_refused(how, tmp_path):
-    save_tensors(tmp_path / "file", {"a": torch.randn(30)}, key="k")
-    broken(tmp_path / "file", how)
-    with pytest.raises(DamagedFile, match=r"damaged|not a plain file"):
-        load_tensors(tmp_path / "file")
-
-
-@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("how", ["a bit flipped", "a folder", "a pipe", "cut", "empty", "foreign"])
 def test_a_damaged_state_is_set_aside_and_the_training_starts_over(how, trained, tmp_path):
     file = tmp_path / "state.safetensors"
     with pytest.raises(OutOfTime):
@@ -433,16 +384,6 @@ def test_memory_is_that_of_the_largest_pass(forget_with):
     assert small == middle < large
 
 
-def test_frozen_layers_get_no_gradient(trained, original):
-    model = original("small_vit")
-    apply_scope(model, "last")
-    before = state_of(model)
-    trained(model=model, epochs=1)
-    frozen = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
-    assert frozen
-    assert all(p.grad is None and torch.equal(p, before[n]) for n, p in frozen)
-
-
 # --- progress ----------------------------------------------------------------------------------
 
 
@@ -485,15 +426,11 @@ def test_progress_is_silent_without_a_terminal_and_where_told(
 @pytest.mark.parametrize("name", ["rl", "scrub", "ga"])
 def test_progress_never_goes_back_nor_past_the_end(name, forget_with, screen):
     forget_with(name, epochs=3)
-    (bar,) = screen.bars
+    (bar,), shown = screen.bars, screen.getvalue()
     assert bar.places == sorted(bar.places) and len(bar.places) >= 4
     assert bar.places[-1] == pytest.approx(bar.total) == 3
-
-
-def test_progress_shows_loss_accuracy_and_time_left(trained, screen):
-    trained(keywords={"name": "small_vit original"})
-    shown = screen.getvalue()
-    assert all(text in shown for text in ("small_vit original", " < ", "loss ", "accuracy ", " %"))
+    assert all(text in shown for text in (name, " < ", "loss "))
+    assert ("accuracy " in shown) == (name != "scrub"), "which asks for no cross-entropy"
 
 
 @pytest.mark.parametrize("disable", ["0", "1"])

@@ -94,11 +94,8 @@ def _named(model: nn.Module, text: str) -> list[str]:
     parameters = [name for name, _ in model.named_parameters()]
     for name in wanted:
         if not any(_inside(parameter, [name]) for parameter in parameters):
-            children = (
-                ".".join(p.split(".")[: 2 if hasattr(model, "net") else 1]) for p in parameters
-            )
-            known = [*dict.fromkeys(children), "and what they contain"]
-            raise unknown("module with parameters", name, known)
+            known = dict.fromkeys(".".join(p.split(".")[:2]) for p in parameters)
+            raise unknown("module with parameters", name, [*known, "and what they contain"])
     if not wanted:
         raise UserError("scope 'modules:' names no module; write it as modules:net.layer4,net.fc")
     return wanted
@@ -112,8 +109,14 @@ def _groups(model: nn.Module) -> dict[str, str]:
     """Map every parameter's name to 'first', 'intermediate' or 'last'."""
     net = getattr(model, "net", model)
     prefix = "net." if net is not model else ""
-    units = _units(net)
-    # the first unit is the stem and the last one the head: neither is counted as a block
+    units: dict[str, int] = {}  # of each parameter: 0 = stem, 1.. = blocks, highest = head
+    if hasattr(net, "group_matcher"):
+        units = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+    if max(units.values(), default=0) < 2:
+        # no grouping of timm's: the modules that own parameters, in the order of registration
+        owners = {name: name.rpartition(".")[0] for name, _ in net.named_parameters()}
+        order = list(dict.fromkeys(["", *owners.values()]))
+        units = {name: order.index(owner) for name, owner in owners.items()}
     blocks = max(units.values(), default=0) - 1
     quarter = max(1, blocks // 4)
     groups = {}
@@ -121,15 +124,3 @@ def _groups(model: nn.Module) -> dict[str, str]:
         inner = "intermediate" if unit <= blocks - quarter else "last"
         groups[prefix + name] = "first" if unit <= quarter else inner
     return groups
-
-
-def _units(net: nn.Module) -> dict[str, int]:
-    """Map each parameter to its unit: 0 = stem, 1.. = blocks, highest = head."""
-    if hasattr(net, "group_matcher"):
-        units = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
-        if max(units.values()) >= 2:
-            return units
-    # no grouping of timm's: the modules that own parameters, in the order of registration
-    owners = {name: name.rpartition(".")[0] for name, _ in net.named_parameters()}
-    order = list(dict.fromkeys(["", *owners.values()]))
-    return {name: order.index(owner) for name, owner in owners.items()}

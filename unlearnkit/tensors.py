@@ -19,13 +19,7 @@ class DamagedFile(Exception):
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None:
-    """Write `tensors` and `meta` (JSON values) to `path`, whole or not at all.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be made or written to.
-    """
+    """Write `tensors` and `meta` (JSON values) to `path` as `write_atomic` does."""
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(meta)
     write_atomic(path, save(whole, {"meta": text, "checksum": _checksum(whole, text)}))
@@ -34,12 +28,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors [on the CPU] and the meta values that `save_tensors` wrote to `path`.
 
-    Raises
-    ------
-    DamagedFile
-        If it is no plain file, or not what was written there.
-    FileNotFoundError
-        If there is nothing.
+    Raises `DamagedFile` if it is no plain file, or not what was written there, and
+    `FileNotFoundError` if there is nothing.
     """
     try:
         if path.exists() and not path.is_file():  # a named pipe would never end

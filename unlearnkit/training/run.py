@@ -91,8 +91,6 @@ class Run:
         # of the losses, summed with decay 0.9; of the hits; of the images they were counted on
         self._tally = torch.zeros(3, device=self.device)
 
-    # -- what a method asks for ------------------------------------------------------------------
-
     def epochs(self) -> Iterator[int]:
         """Yield the epochs still to do; between them save the state and watch the deadline."""
         keep_pages()
@@ -203,8 +201,6 @@ class Run:
             activations=self._activations,
         )
 
-    # -- the rest --------------------------------------------------------------------------------
-
     def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
         bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -230,9 +226,9 @@ class Run:
         """Return a bar of epochs, `start` of them done; silent where nobody would see it."""
         switches = ("UNLEARNKIT_WORKER", "TQDM_DISABLE")
         quiet = any(os.environ.get(name, "") not in ("", "0") for name in switches)
-        epochs = {"total": self.recipe.epochs, "initial": start, "desc": self.name}
+        shape = {"total": self.recipe.epochs, "initial": start, "bar_format": BAR, "leave": False}
         # disable=None: where there is no terminal or notebook
-        return tqdm(**epochs, bar_format=BAR, leave=False, disable=True if quiet else None)
+        return tqdm(desc=self.name, disable=True if quiet else None, **shape)
 
     def _show(self, images: int) -> None:
         """Move the bar on by `images`; write running loss and accuracy beside it."""
