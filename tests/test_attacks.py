@@ -12,6 +12,7 @@ from unlearnkit.attacks import (
     ATTACKS,
     attack_options,
     perturb,
+    registry,
     robust_curve,
     score_images,
     transfer_images,
@@ -26,7 +27,7 @@ EPSILON = 0.05
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(attacks, "ATTACKS", dict(ATTACKS))
+    monkeypatch.setattr(registry, "ATTACKS", dict(ATTACKS))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from unlearnkit.attacks import attack
+from unlearnkit.attacks.registry import attack
 from unlearnkit.errors import UserError
 
 INSTALL = "pip install --no-deps torchattacks==3.5.1"
