@@ -204,6 +204,11 @@ class Study:
         parts = {name: pd.DataFrame(methods).T for name, methods in found.items()}
         return pd.concat(parts, names=["architecture", "method"])
 
+    def recipe(self, architecture: str) -> Json:
+        """Return what the profile says of an original's training: its own table, or `default`."""
+        tables = self.profile["training"]
+        return tables.get(architecture, tables.get("default", {}))
+
     @property
     def speed(self) -> pd.DataFrame:
         """Seconds and images per second of the trainings from scratch, a row for each.
@@ -219,7 +224,7 @@ class Study:
                 size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
                 images = size["retain"] + (size["forget"] if cell.method == "original" else 0)
                 seconds = facts.get("seconds") or NAN
-                rate = images * self.profile["training"][cell.architecture]["epochs"] / seconds
+                rate = images * self.recipe(cell.architecture).get("epochs", NAN) / seconds
                 share = facts.get("flop_per_image", NAN) * rate / facts.get("matmul_rate", NAN)
                 rows.append((*astuple(cell), seconds, rate, share))
         return pd.DataFrame(rows, columns=[*ID, "seconds", "images_per_second", "matmul_share"])

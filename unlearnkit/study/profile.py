@@ -103,7 +103,8 @@ def load_profile(name: str | Path) -> Profile:
     ----------
     name : str or Path
         One of `profile_names()`, or the path of a TOML file. With `extends = "NAME or path"` it
-        takes over another profile: tables are merged key by key, lists replaced whole.
+        takes over another profile: tables are merged key by key, lists replaced whole. The modules
+        it names under `modules`, on Python's path, are imported before the rest is checked.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """What a profile may hold: its tables, the kind and range of each value."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from timm import is_model
 
 from unlearnkit import methods
 from unlearnkit.attacks import attack_options
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.measures import MEASURES
 from unlearnkit.names import SCOPES
 
@@ -23,6 +24,18 @@ def _each_once(values: list) -> list:
     if twice := [value for value in values if values.count(value) > 1]:
         raise UserError(f"{twice[0]} is there twice")
     return values
+
+
+def _module(name: str) -> str:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a module of the user's own raises
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(
+            f"cannot import module {name!r} ({reason}); it must lie in the working folder or on "
+            "PYTHONPATH, and be free of errors"
+        ) from None
+    return name
 
 
 def _measure(name: str) -> str:
@@ -128,6 +141,8 @@ class Settings(Table):
     """A profile together with those it extends."""
 
     description: str
+    # Fields are checked in order: what modules register can be named in those that follow.
+    modules: Annotated[list[Annotated[str, AfterValidator(_module)]], Once] | None = None
     dataset: Annotated[str, Some]
     image_size: int = Field(ge=0, le=4096)
     train_images: Count

@@ -1,0 +1,143 @@
+"""A method, an attack, a measure and a data set of a user's own, each one function in a module."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers_study import PGD, VIT, tiny_values, write_profile
+from matplotlib.colors import to_hex
+
+from unlearnkit.data import load
+from unlearnkit.errors import UserError
+from unlearnkit.report import figures, read_study
+from unlearnkit.study.lab import Lab
+from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.profile import load_profile
+from unlearnkit.study.store import Store
+
+PROJECT = Path(__file__).parents[1]
+
+
+def readme_code() -> str:
+    """Return the Python of the README's section that tells how to add one's own."""
+    text = (PROJECT / "README.md").read_text("utf-8")
+    section = text.split("## Add a method, an attack, a measure, a model")[1].split("\n## ")[0]
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Compute and draw a study of the README's code, by the command line; return its folder."""
+    folder = tmp_path_factory.mktemp("extend")
+    (folder / "mine.py").write_text(readme_code())
+    values = tiny_values(**VIT | {"methods": ["retrain", "cf", "mine"]})
+    values |= {"modules": ["mine"], "dataset": "stripes"}
+    values["method"]["mine"] = {"weight": 0.5}
+    values["measure"]["extra"] = ["confidence"]
+    values["attack"] = [PGD, {"name": "darker", "epsilons": [8], "test": 20}]
+    write_profile(folder, values, "own")
+    places = {"UNLEARNKIT_STORE": str(folder / "store"), "UNLEARNKIT_OUTPUT": str(folder / "out")}
+    places |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    for command in (["compute", "--workers", "2"], ["report"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "unlearnkit", *command, "--profile", "own.toml"],
+            cwd=folder,
+            env={**os.environ, **places},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def table(made: Path, name: str) -> pd.DataFrame:
+    """Return the numbers of a table or figure."""
+    return pd.read_csv(made / "out/figures/own" / f"{name}.csv")
+
+
+def test_a_method_is_in_tables_and_figures(made):
+    assert "Mine" in set(table(made, "table2_unlearning")["Method"])
+    assert "| Mine |" in (made / "out/figures/own/table2_unlearning.md").read_text("utf-8")
+    for name in ("fig1_fairness_gap", "fig2_robustness", "fig4_layerwise"):
+        assert "mine" in set(table(made, name)["method"]), name
+    study = json.loads((made / "store/results/own/study.json").read_text())
+    found = study["hyperparameters"]["small_vit"]["mine"]
+    assert found["weight"] == 0.5 and found["epochs"] == 1
+    assert {"name": "mine", "title": "Mine", "color": "#117733"} in study["methods"]
+    machine = json.loads((made / "store/results/own/machine.json").read_text())
+    assert machine["workers"] == 2
+
+
+def test_a_methods_colour_is_drawn(made):
+    figure = figures.robustness(read_study(made / "store/results/own"))
+    drawn = [to_hex(line.get_color()) for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert drawn == ["#000000", "#0072b2", "#56b4e9", "#117733"]  # own ones come last
+
+
+def test_a_measure_is_a_column(made):
+    found = table(made, "table2_unlearning").set_index("Method")["Confidence (%) mean"]
+    assert set(found.index) == {"Original", "Retrain", "CF", "Mine"}
+    assert found.between(50, 100).all()  # of two classes
+    assert "| Confidence (%) |" in (made / "out/figures/own/table2_unlearning.md").read_text(
+        "utf-8"
+    )
+
+
+def test_an_attack_has_rows(made):
+    rows = table(made, "table3_robustness").query("Attack == 'Darker'")
+    assert set(rows["Method"]) == {"Original", "Retrain", "CF", "Mine"}
+    accuracy = rows[rows["Quantity"].str.startswith("Robust")]
+    assert accuracy["ε = 8/255 mean"].between(0, 100).all()
+
+
+def test_a_data_set_is_named_in_captions(made):
+    caption = (made / "out/figures/own/table2_unlearning.md").read_text("utf-8").splitlines()[-1]
+    assert caption.endswith("Profile own, data set stripes.")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "ModuleNotFoundError: No module named 'broken'"),
+        ("def", "SyntaxError: invalid syntax"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, text, reason):
+    if text:
+        (tmp_path / "broken.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_profile(tmp_path, tiny_values(modules=["broken"], methods=["of broken"]))
+    line = rf"^profile tiny: modules #1: cannot import module 'broken' \({reason}.*\); it must lie"
+    with pytest.raises(UserError, match=line):
+        load_profile(path)
+
+
+def test_a_network_of_timm_that_no_profile_names(tmp_path):
+    path = tmp_path / "timm.toml"
+    text = 'extends = "smoke"\narchitectures = ["resnet18"]\ntrain_images = 60\ntest_images = 30\n'
+    path.write_text(text + "[unlearning]\ndefault.epochs = 1")
+    profile = load_profile(path)
+    data = load("digits", size=16, train_images=60, test_images=30)
+    lab = Lab(profile, data, Store(tmp_path / "store"))
+    plan = make_plan(lab, cells_of(profile))
+    scrub = [cell for cell in plan.missing if cell.method == "scrub"]
+    assert {cell.scope for cell in scrub} == {"all", "first", "intermediate", "last"}
+    assert {cell.architecture for cell in plan.missing} == {"resnet18"}
+    found = lab.model_stage(scrub[0]).spec["hyperparameters"]
+    assert (found["epochs"], found["msteps"]) == (1, 1)
+
+
+def test_a_study_knows_the_recipe_of_a_network_without_a_table(made):
+    study = read_study(made / "store/results/own")
+    tables = study.profile["training"]
+    assert study.recipe("small_vit") == tables["small_vit"] and study.speed["seconds"].gt(0).all()
+    tables["default"] = tables.pop("small_vit")  # as the profile of a timm model has it
+    assert study.recipe("small_vit") == tables["default"]
+    assert study.speed["images_per_second"].gt(0).all()
