@@ -32,7 +32,8 @@ from unlearnkit.report.study import Study
 from unlearnkit.results import SUMS, Cell, Record, Results
 from unlearnkit.study import load_profile, run, run_study
 from unlearnkit.study.plan import cells_of, make_plan
-from unlearnkit.study.prune import free, known_labs, unneeded
+from unlearnkit.study.prune import known_labs, prune, unneeded
+from unlearnkit.study.store import STAGE_VERSIONS
 
 
 @pytest.fixture(scope="module")
@@ -362,35 +363,32 @@ def test_running_a_study_gives_the_folder_of_its_results(vit, tmp_path, monkeypa
 
 
 def test_only_what_no_known_study_asks_for_is_freed(vit, tmp_path, monkeypatch):
-    monkeypatch.setenv("UNLEARNKIT_STORE", str(vit().store.folder))
     lab = vit(methods=["cf", "retrain"])
+    store = lab.store.folder
+    monkeypatch.setenv("UNLEARNKIT_STORE", str(store))
     run_study(load_profile(tmp_path / "tiny.toml"), workers=1)
-    (store := lab.store.folder)
-    trash = [
-        store / "quality/.x.json.abc",
-        store / "quality/y.json.damaged",
-        store / "unlearn/z.json",
-    ]
-    for path in trash[:2]:
+    state, needed = (lab.store.state_file("unlearn", k) for k in ("0" * 20, lab.stages(CF)[0].key))
+    left, aside = store / "quality/.x.json.abc", store / "quality/y.json.damaged"
+    state.parent.mkdir(exist_ok=True)
+    for path in (left, aside, state, needed, store / "quality/.being.written"):
         path.write_text("12345")
-    os.utime(trash[0], (0, 0))
-    (store / "quality/.being.written").write_text("")
-    state = store / f"unfinished/unlearn-{'0' * 20}.safetensors"
-    needed = store / f"unfinished/unlearn-{lab.stages(CF)[0].key}.safetensors"
-    for path in (state, needed):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"123")
-    found = unneeded(lab.store, known_labs())
-    by_path = {entry.path: entry for entry in found}
-    assert by_path[trash[0]].why == "left by a write that was cut off"
-    assert (by_path[trash[1]].why, by_path[trash[1]].bytes) == ("set aside as damaged", 5)
-    assert by_path[state].why == "of no known study" and needed not in by_path
-    # The first network is no longer part of the study; all of the second's is needed.
-    plan = make_plan(lab, cells_of(lab.profile))
-    assert plan.lacking == 0 and any("original" in path.parts for path in by_path)
-    free(found)
-    assert unneeded(lab.store, known_labs()) == []
+    os.utime(left, (0, 0))
+    found = {entry.path: entry for entry in unneeded(lab.store, known_labs())}
+    assert found[left].why == "left by a write that was cut off"
+    assert (found[aside].why, found[aside].bytes) == ("set aside as damaged", 5)
+    assert found[state].why == "of no known study" and needed not in found
+    # The first network is no longer part of the study, its scopes neither; the rest is needed.
+    kinds = {path.parent.name for path in found}
+    assert kinds == {*STAGE_VERSIONS, "unfinished", "locks"} - {"measure"}
+    assert store / "quality/.being.written" not in found
+    lines: list[str] = []
+    assert prune(report=lines.append) == 0 and all(path.exists() for path in found)
+    assert any(f"    1 in {store}/quality: set aside as damaged" in line for line in lines)
+    assert lines[-1].endswith("MB  could be freed")
+    prune(delete=True, report=lines.append)
+    assert lines[-1].endswith("MB  freed") and unneeded(lab.store, known_labs()) == []
     assert make_plan(lab, cells_of(lab.profile)).lacking == 0 and needed.exists()
+    assert len(list((store / "adversarial").iterdir())) == 1
     (tmp_path / "tiny.toml").unlink()
     with pytest.raises(UserError, match=r"what study tiny needs cannot be told \(unknown profile"):
         known_labs()

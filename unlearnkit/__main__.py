@@ -206,7 +206,7 @@ def readme(options: argparse.Namespace) -> int:
 
 def prune(options: argparse.Namespace) -> int:
     """List what the store holds and no known study needs; delete it if asked to."""
-    from unlearnkit.study.run import prune as free
+    from unlearnkit.study.prune import prune as free
 
     return free(delete=options.yes, report=_say)
 

@@ -2,11 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnkit.errors import UserError
+from unlearnkit.files import default_folder
 from unlearnkit.results import own_results
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of
@@ -79,10 +80,19 @@ def _bytes(path: Path) -> int:
     return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
-def free(found: Iterable[Unneeded]) -> None:
-    """Delete what was found."""
-    for entry in found:
-        if entry.path.is_dir():
-            shutil.rmtree(entry.path)
-        else:
-            entry.path.unlink(missing_ok=True)
+def prune(*, delete: bool = False, report: Callable[[str], None] = print) -> int:
+    """Tell what this machine's store could do without, folder by folder; `delete` it if asked to.
+
+    Returns the exit status, 0.
+    """
+    folders: dict[tuple[Path, str], list[Unneeded]] = {}
+    for entry in unneeded(Store(default_folder()), known_labs()):
+        folders.setdefault((entry.path.parent, entry.why), []).append(entry)
+        if delete:
+            shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+    for (folder, why), found in folders.items():
+        size = sum(entry.bytes for entry in found) / 1e6
+        report(f"{size:10.1f} MB  {len(found):5} in {folder}: {why}")
+    total = sum(entry.bytes for found in folders.values() for entry in found) / 1e6
+    report(f"{total:10.1f} MB  {'freed' if delete else 'could be freed'}")
+    return 0
