@@ -64,11 +64,10 @@ def test_a_notebook_keeps_to_the_house_rules(path):
     assert any("assert " in source(cell) for cell in cells)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_between_notebooks_lead_somewhere(path):
-    text = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"])
-    for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", text):
-        assert (path.parent / target).exists(), target
+def test_links_between_notebooks_lead_somewhere():
+    for path in NOTEBOOKS:
+        for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", path.read_text()):
+            assert (path.parent / target).exists(), (path, target)
 
 
 @pytest.mark.read_lane
@@ -85,53 +84,48 @@ def test_read_lane(path, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The smoke profile from an empty store, through every notebook."""
+    """The smoke profile from an empty store, through every notebook, and then its plan."""
     folder = tmp_path_factory.mktemp("train")
     places = {"UNLEARNKIT_OUTPUT": str(folder), "UNLEARNKIT_STORE": str(folder / "artifacts")}
     command = ("unlearnkit", "run", "--profile", "smoke")
-    return folder, run(*command, **places), run(*command, "--plan", **places)
+    first = run(*command, **places)
+    assert first.returncode == 0, first.stdout + first.stderr
+    return folder, first.stdout, run(*command, "--plan", **places).stdout
 
 
 @pytest.mark.train_lane
-def test_train_lane_runs_every_notebook(trained):
-    folder, first, _ = trained
-    assert first.returncode == 0, first.stdout + first.stderr
-    executed = {path.name for path in (folder / "executed" / "smoke").glob("*.ipynb")}
+def test_train_lane_runs_every_notebook_and_redraws_what_is_committed(trained):
+    folder, shown, again = trained
+    assert "to compute: 0 stages" in again, shown + again
+    executed = {path.name for path in (folder / "executed/smoke").glob("*.ipynb")}
     assert executed == {path.name for path in NOTEBOOKS}
-    for path in NOTEBOOKS:
-        name = path.stem
-        assert re.search(rf"^{name} .* ok$", first.stdout, re.MULTILINE), first.stdout
+    studies = [path.parent.name for path in (ROOT / "results").glob("*/study.json")]
+    for name in (*(path.stem for path in NOTEBOOKS), *(f"results/{n}, redrawn" for n in studies)):
+        assert re.search(rf"^{name} .* ok$", shown, re.MULTILINE), shown
+    for name in studies:
+        drawn, committed = folder / "figures" / name, ROOT / "figures" / name
+        table = "table2_unlearning.csv"
+        assert (drawn / table).read_bytes() == (committed / table).read_bytes()
 
 
 @pytest.mark.train_lane
 def test_train_lane_leaves_every_table_and_figure(trained):
     from unlearnkit.report.publish import FIGURES, TABLES
 
-    folder, _, _ = trained
-    made = {path.name for path in (folder / "figures" / "smoke").iterdir()}
-    for name in TABLES:
-        assert {f"{name}.{ending}" for ending in ("csv", "md", "tex")} <= made
-    for name in FIGURES:
-        assert {f"{name}.{ending}" for ending in ("csv", "png", "pdf")} <= made
-    beside = json.loads((folder / "figures" / "smoke" / "provenance.json").read_text())
-    assert beside["profile"] == "smoke"
-    assert beside["seeds"] == [0]
-    assert beside["cells"]
-
-
-@pytest.mark.train_lane
-def test_train_lane_stores_everything(trained):
-    _, first, again = trained
-    assert "to compute: 0 stages" in again.stdout, first.stdout + again.stdout
+    folder = trained[0] / "figures/smoke"
+    endings = dict.fromkeys(TABLES, ("csv", "md", "tex"))
+    endings |= dict.fromkeys(FIGURES, ("csv", "png", "pdf"))
+    wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
+    assert wanted <= {path.name for path in folder.iterdir()}
+    origin = json.loads((folder / "provenance.json").read_text())
+    assert (origin["profile"], origin["seeds"]) == ("smoke", [0]) and origin["cells"]
 
 
 @pytest.mark.train_lane
 def test_train_lane_results_are_sensible(trained):
     from unlearnkit.report import read_study
 
-    folder, _, _ = trained
-    place = folder / "artifacts" / "results" / "smoke"
-    study = read_study(place)
+    study = read_study(trained[0] / "artifacts/results/smoke")
     quality = study.quality.query("progress == 1 and scope == 'all'")
     accuracy = quality.query("method == 'original' and metric == 'TA'")["value"]
     assert (accuracy > 25).all(), "far better than the 10 % of chance"

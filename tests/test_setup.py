@@ -19,10 +19,6 @@ import unlearnkit
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = (ROOT / "requirements.txt").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
-WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
-WANTED = ["jupyterlab", "papermill", "torch", "torchvision", "timm", "torchattacks"]
-WANTED += ["matplotlib", "seaborn", "nbval"]
 NO_DEPS = re.compile(r"^# pip install --no-deps (\S+)$", re.MULTILINE)
 
 
@@ -57,14 +53,9 @@ def test_lock_is_exact_versions_from_the_registry():
     assert "://" not in LOCK
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_wanted_package_is_pinned(name):
-    assert name in _pins()
-
-
-@pytest.mark.parametrize("requirement", _direct(), ids=lambda r: r.name)
-def test_direct_dependency_is_pinned_within_its_bounds(requirement):
-    assert requirement.specifier.contains(_pins()[canonicalize_name(requirement.name)])
+def test_direct_dependencies_are_pinned_within_their_bounds():
+    for requirement in _direct():
+        assert requirement.specifier.contains(_pins()[canonicalize_name(requirement.name)])
 
 
 def test_package_asks_for_neither_jupyter_nor_torchattacks():
@@ -72,12 +63,6 @@ def test_package_asks_for_neither_jupyter_nor_torchattacks():
     notebooks = {Requirement(t).name for t in PROJECT["optional-dependencies"]["notebooks"]}
     assert not runtime & (notebooks | {"torchattacks"})
     assert {"torch", "torchvision", "timm", "numpy", "scipy", "pandas"} <= runtime
-
-
-def test_package_admits_the_older_torch():
-    bounds = {r.name: r.specifier for r in _direct()}
-    assert bounds["torch"].contains("2.11.0")
-    assert bounds["torchvision"].contains("0.26.0")
 
 
 def test_lock_is_closed_under_dependencies():
@@ -100,17 +85,8 @@ def test_lock_is_closed_under_dependencies():
                 assert needed.specifier.contains(pin, prereleases=True), (name, text, pin)
 
 
-def test_gpu_packages_are_asked_for_on_linux_only():
-    for requirement in _requirements():
-        if requirement.name.startswith(("nvidia-", "cuda-", "triton")):
-            assert requirement.marker.evaluate({"platform_system": "Linux"})
-            assert not requirement.marker.evaluate({"platform_system": "Darwin"})
-
-
 def test_torchattacks_has_one_pin_and_a_step_of_its_own():
     assert [Requirement(text).name for text in NO_DEPS.findall(LOCK)] == ["torchattacks"]
-    script = (ROOT / "run_all.sh").read_text()
-    assert "s/^# pip install --no-deps //p" in script
     for other in ("run_all.sh", "environment.yml"):
         assert "torchattacks==" not in (ROOT / other).read_text()
     told = re.findall(r"torchattacks==([\d.]+)", (ROOT / "pyproject.toml").read_text())
@@ -118,13 +94,12 @@ def test_torchattacks_has_one_pin_and_a_step_of_its_own():
 
 
 def test_conda_installs_the_same_lock():
-    python, pip, packages = ENVIRONMENT["dependencies"]
-    assert ENVIRONMENT["name"] == PROJECT["name"] == "unlearnkit"
-    assert (python, pip) == ("python=3.11", "pip")
-    assert packages == {"pip": ["-r requirements.txt"]}
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"] == "unlearnkit"
+    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r requirements.txt"]}]
 
 
-# ---- One version, one Python, one command ------------------------------------------------------
+# ---- One version, one command ------------------------------------------------------
 
 
 def test_one_version():
@@ -133,24 +108,18 @@ def test_one_version():
     assert citation["references"][0]["doi"] == "10.1145/3701716.3715598"
 
 
-def test_one_python():
-    steps = WORKFLOW["jobs"]["check"]["steps"]
-    versions = [s["with"]["python-version"] for s in steps if "python-version" in s.get("with", {})]
-    assert versions == ["3.11"]
-    assert PROJECT["requires-python"] == ">=3.11"
-    assert "python3.11" in (ROOT / "run_all.sh").read_text()
-
-
 def test_ci_and_workflow_run_the_same_command():
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "exec ./run_all.sh --check"
-    commands = [step["run"] for step in WORKFLOW["jobs"]["check"]["steps"] if "run" in step]
-    assert commands == ["bash .ci/run"]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
+    steps = workflow["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["bash .ci/run"]
+    versions = [s["with"]["python-version"] for s in steps if "python-version" in s.get("with", {})]
+    assert versions == ["3.11"] and PROJECT["requires-python"] == ">=3.11"
 
 
 @pytest.mark.parametrize("script", ["run_all.sh", ".ci/run"])
-def test_script_is_executable_bash(script):
+def test_script_is_executable(script):
     assert os.access(ROOT / script, os.X_OK)
-    subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
 def test_help_names_every_profile():
@@ -159,8 +128,7 @@ def test_help_names_every_profile():
     ).stdout
     assert "--check" in shown
     profiles = list((ROOT / "unlearnkit/study/profiles").glob("*.toml"))
-    assert len(profiles) >= 5
-    assert all(f"{profile.stem} (" in shown for profile in profiles)
+    assert profiles and all(f"{profile.stem} (" in shown for profile in profiles)
 
 
 # ---- run_all.sh, on a small project of its own: a real environment, no network ----------------
@@ -216,7 +184,7 @@ def test_set_up_once_again_when_a_pin_changes_and_after_a_failure(checkout):
     assert first.stdout.endswith("unlearnkit run 01 --profile smoke\n")
     python = checkout / ".venv/bin/python"
     found = subprocess.run(
-        [python, "-c", "import extra, unlearnkit; print(unlearnkit.__file__)"],
+        [python, "-I", "-c", "import extra, unlearnkit; print(unlearnkit.__file__)"],
         capture_output=True,
         text=True,
         cwd="/",

@@ -1,17 +1,18 @@
 """`python -m unlearnkit`: compute a study, run its notebooks, redraw what is there."""
 
 import argparse
+import os
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from unlearnkit import results
-from unlearnkit.errors import UserError, one_line
+from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
 
 
@@ -19,46 +20,35 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run", help="compute, execute the notebooks, redraw what is committed"
-    )
+    work = argparse.ArgumentParser(add_help=False)
+    work.add_argument("--profile", default="quick", help="name, or path of a .toml file")
+    work.add_argument("--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's")
+    work.add_argument("--workers", type=int, help="cells computed at a time")
+    work.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    work.add_argument("--minutes", type=float, help="stop cleanly before so many are over")
+    work.add_argument("--accept", action="store_true", help="make the results the committed ones")
+    cells = argparse.ArgumentParser(add_help=False, parents=[work])
+    cells.add_argument("--plan", action="store_true", help="print the plan, and stop")
+    cells.add_argument("--scheduler", metavar="ADDRESS", help="compute on the Dask cluster there")
+
+    told = "compute, execute the notebooks, redraw what is committed"
+    run = commands.add_parser("run", parents=[cells], help=told)
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
-    compute = commands.add_parser("compute", help="compute all cells; needs no Jupyter")
-    sweep = commands.add_parser("sweep", help="try the rates of a profile's [sweep]")
+    commands.add_parser("compute", parents=[cells], help="compute all cells; needs no Jupyter")
+    commands.add_parser("sweep", parents=[work], help="try the rates of a profile's [sweep]")
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
+    report.add_argument("--profile", help="default: every committed study")
+    report.add_argument("--dataset", help="default: the profile's")
     commands.add_parser("readme", help="fill README.md's tables from the committed results")
-    prune = commands.add_parser("prune", help="show what the store holds and no profile needs")
+    prune = commands.add_parser("prune", help="show what the store holds and no study needs")
     prune.add_argument("--yes", action="store_true", help="delete it")
-    for command in (run, compute, sweep, report):
-        default = None if command is report else "quick"
-        text = "name, or path of a .toml file" + (
-            "; default: every committed study" if command is report else "; default: quick"
-        )
-        command.add_argument("--profile", default=default, help=text)
-        command.add_argument(
-            "--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's"
-        )
-    for command in (run, compute, sweep):
-        command.add_argument("--workers", type=int, help="cells computed at a time")
-        command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-        command.add_argument(
-            "--minutes", type=float, help="stop cleanly before so many minutes are over"
-        )
-        command.add_argument(
-            "--accept", action="store_true", help="make the results the committed ones"
-        )
-    for command in (run, compute):
-        command.add_argument("--plan", action="store_true", help="print the plan, and stop")
-        command.add_argument(
-            "--scheduler", metavar="ADDRESS", help="compute on the Dask cluster there"
-        )
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _warn
     began = time.monotonic()
     try:
         commands = (run, compute, sweep, report, readme, prune)
@@ -79,10 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def compute(options: argparse.Namespace, then: Callable[[], int] = lambda: 0) -> int:
+def compute(options: argparse.Namespace, then: Callable[[str], int] = lambda name: 0) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `then` is done in between, once the results are complete; it returns an exit status.
+    `then` is done before the report, once the results are complete: it is given the study's name
+    and returns an exit status.
     """
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
@@ -94,7 +85,9 @@ def compute(options: argparse.Namespace, then: Callable[[], int] = lambda: 0) ->
     lab = run.open_lab(profile, options.dataset, device=options.device)
     plan = make_plan(lab, cells_of(profile))
     own, committed = results.own_results(name), results.committed_folder(name)
-    with _executor(options.scheduler) as cluster:
+    if options.scheduler:
+        from unlearnkit.study.cluster import cluster_executor
+    with cluster_executor(options.scheduler) if options.scheduler else nullcontext() as cluster:
         workers = cluster.workers if cluster else options.workers or default_workers(lab.device)
         expected = plan.seconds(results.recorded_walls(own, committed))
         print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
@@ -113,10 +106,13 @@ def compute(options: argparse.Namespace, then: Callable[[], int] = lambda: 0) ->
         print(f"unlearnkit: {cell} failed: {one_line(error)}", file=sys.stderr)
     if outcome.stopped:
         print("Stopped for the time limit; the same command goes on from here.")
-    if options.accept and outcome.failed:
+    accept = options.accept and not outcome.failed
+    if accept != options.accept:
         print("unlearnkit: not accepted: some cells failed", file=sys.stderr)
-    status = 0 if outcome.failed or outcome.stopped else then()
-    _compare(own, committed, accept=options.accept and not outcome.failed)
+    # Before what is committed is redrawn: it may be replaced.
+    lines = _compare(own, committed, accept)
+    status = 0 if outcome.failed or outcome.stopped else then(name)
+    print("\n".join(lines))
     print(f"Results: {own}")
     return 1 if outcome.failed else status
 
@@ -126,14 +122,12 @@ def run(options: argparse.Namespace) -> int:
     from unlearnkit.study import notebooks
 
     chosen = notebooks.choose(options.notebooks)
-    return compute(options, lambda: _execute(options, chosen))
+    return compute(options, lambda name: _execute(options, chosen, name))
 
 
-def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
-    from unlearnkit.study import load_profile, notebooks
-    from unlearnkit.study.run import name_of
+def _execute(options: argparse.Namespace, chosen: list[Path], name: str) -> int:
+    from unlearnkit.study import notebooks
 
-    name = name_of(load_profile(options.profile), options.dataset)
     folder = output_folder() / "executed" / name
     print(f"Notebooks, into {folder}:", flush=True)
     # Absolute paths: the notebooks run in another folder.
@@ -142,18 +136,37 @@ def _execute(options: argparse.Namespace, chosen: list[Path]) -> int:
         parameters["profile"] = str(Path(options.profile).expanduser().resolve())
     if source := source_folder(options.dataset or ""):
         parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
+    environment = {"UNLEARNKIT_OWN_RESULTS": "1"}
+    environment["UNLEARNKIT_STORE"] = str(default_folder().resolve())
+    committed = {f"results/{place.name}, redrawn": place for place in _committed()}
+    if os.environ.get("UNLEARNKIT_OUTPUT"):
+        environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
+        # All is drawn into one folder then: what the notebooks drew of this study stays.
+        committed.pop(f"results/{name}, redrawn", None)
     failed = notebooks.execute(
         chosen,
         folder,
         {name: value for name, value in parameters.items() if value},
-        {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": str(default_folder().resolve())},
+        environment,
         workers=options.workers or min(2, cpu_count()),
+        also={title: partial(_redraw, place) for title, place in committed.items()},
         report=_say,
     )
     for line in failed:
-        print(f"unlearnkit: notebook {line}", file=sys.stderr)
+        print(f"unlearnkit: {line}", file=sys.stderr)
     print(f"Executed notebooks: {folder}")
     return 1 if failed else 0
+
+
+def _committed() -> list[Path]:
+    """Return the folders of all committed studies."""
+    return sorted(path.parent for path in results.committed_folder("").glob("*/study.json"))
+
+
+def _redraw(folder: Path) -> None:
+    from unlearnkit.report import publish_all, read_study
+
+    publish_all(read_study(folder))
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -164,9 +177,9 @@ def sweep(options: argparse.Namespace) -> int:
     profile, deadline = load_profile(options.profile), _deadline(options)
     lab = run.open_lab(profile, options.dataset, device=options.device)
     table, whole = sweeps.run_sweep(lab, workers=options.workers, deadline=deadline, report=_say)
-    name = run.name_of(profile, options.dataset)
-    places = [results.own_results(name)]
-    places += [results.committed_folder(name)] if options.accept and whole else []
+    places = [run.note_source(profile, options.dataset)]
+    if options.accept and whole:
+        places.append(results.committed_folder(places[0].name))
     for folder in places:
         results.write_sweep(table, folder)
     print(table.round(4).to_string(index=False))
@@ -175,6 +188,8 @@ def sweep(options: argparse.Namespace) -> int:
     for line in results.disagreements(run.hyperparameters(profile), table):
         print(f"The sweep's choice for profile {profile.name}: {line}")
     print(f"Sweep: {places[-1] / 'sweeps'}")
+    if options.accept and not whole:
+        raise UserError("not accepted: not all rates were tried")
     return 0
 
 
@@ -182,17 +197,33 @@ def report(options: argparse.Namespace) -> int:
     """Redraw tables and figures: of one study, this machine's and the committed one, or of all."""
     from unlearnkit.report import publish_all, read_study, stored
 
-    if options.profile:
-        folders = stored(options.profile, options.dataset)
-    else:
-        committed = results.committed_folder("")
-        folders = sorted(path.parent for path in committed.glob("*/study.json"))
-    for folder in folders:
-        study = read_study(folder)
-        print(f"Drawing from {folder} ({study.stamp})", flush=True)
+    if options.dataset and not options.profile:
+        raise UserError("--dataset needs --profile: which study of that data set is meant?")
+    try:
+        folders = stored(options.profile, options.dataset) if options.profile else _committed()
+    except UserError:
+        _check_known(options.profile, options.dataset)
+        raise
+    # Where two are drawn into one folder, this machine's own: it comes last.
+    for study in {study.output: study for study in map(read_study, folders)}.values():
+        print(f"Drawing from {study.folder} ({study.stamp})", flush=True)
         publish_all(study, lambda line: _say(f"  {line}"))
         print(f"Tables and figures: {study.output}")
     return 0
+
+
+def _check_known(profile: str, dataset: str | None) -> None:
+    """Raise an error if no command could compute such a study."""
+    from unlearnkit.data import DATASETS
+    from unlearnkit.study import load_profile
+
+    settings = load_profile(profile)
+    dataset = dataset or settings["dataset"]
+    folder = source_folder(dataset)
+    if folder and not folder.is_dir():
+        raise UserError(f"no folder {folder}")
+    if not folder and dataset not in DATASETS:
+        raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"])
 
 
 def readme(options: argparse.Namespace) -> int:
@@ -211,37 +242,27 @@ def prune(options: argparse.Namespace) -> int:
     return free(delete=options.yes, report=_say)
 
 
-def _compare(own: Path, committed: Path, accept: bool) -> None:
-    """Print how this machine's results compare with the committed ones; replace them if asked."""
+def _compare(own: Path, committed: Path, accept: bool) -> list[str]:
+    """Return how this machine's results compare with the committed ones; replace them if asked."""
     from unlearnkit.study.reproduction import compare, summary
 
     ours = results.read(own)
     settings = ours.study["settings"]["report"]
     tolerance = {"points": settings["tolerance_points"], "ratio": settings["tolerance_ratio"]}
-    held = 0
+    held, lines = 0, []
     if (committed / "study.json").exists():
         theirs = results.read(committed)
         held = len(theirs.records)
-        print(summary(compare(ours, theirs, **tolerance), **tolerance))
+        lines.append(summary(compare(ours, theirs, **tolerance), **tolerance))
     elif not accept:
-        print(f"Reproduction: no committed results in {committed} to compare with")
+        lines.append(f"Reproduction: no committed results in {committed} to compare with")
     if accept and len(ours.records) < max(1, held):
-        raise UserError(f"not accepted: {len(ours.records)} models, and {committed} holds {held}")
+        number = f"{len(ours.records)} of {ours.study['cells']} models so far"
+        raise UserError(f"not accepted: {number}, and {committed} holds {held}")
     if accept:
         results.write(ours, committed)
-        print(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
-
-
-@contextmanager
-def _executor(address: str | None) -> Iterator[Any]:
-    """Yield the Dask cluster at `address`, None without one."""
-    if not address:
-        yield None
-        return
-    from unlearnkit.study.cluster import cluster_executor
-
-    with cluster_executor(address) as cluster:
-        yield cluster
+        lines.append(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
+    return lines
 
 
 def _deadline(options: argparse.Namespace) -> float | None:
@@ -256,15 +277,14 @@ def _deadline(options: argparse.Namespace) -> float | None:
 def _expectation(seconds: float | None, workers: int) -> str:
     if seconds is None:
         return "unknown: nothing like it was recorded yet"
-    minutes = seconds / workers / 60
-    return "nothing to do" if seconds == 0 else f"about {max(1, round(minutes))} min"
+    return f"about {max(1, round(seconds / workers / 60))} min" if seconds else "nothing to do"
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _warn(message: Warning | str, *_: object) -> None:
     print(f"unlearnkit: warning: {message}", file=sys.stderr)
 
 

@@ -1,6 +1,7 @@
 """The machine that computes: which device it has, and what is told of it beside a result."""
 
 import platform
+import re
 import subprocess
 import time
 from functools import lru_cache
@@ -21,7 +22,7 @@ def pick_device(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d{0,2}))?", name, re.ASCII):
         raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...")
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= seen:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import project_folder
 
 try:
+    import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
-    from nbformat.reader import NotJSONError
 except ImportError:  # the package itself needs no Jupyter
     papermill = None
 
@@ -51,6 +51,7 @@ def execute(
     environment: Mapping[str, str],
     *,
     workers: int,
+    also: Mapping[str, Callable[[], Any]] | None = None,
     report: Callable[[str], None] = print,
 ) -> list[str]:
     """Execute notebooks into `folder`, `workers` at a time, each in a kernel of its own.
@@ -61,50 +62,79 @@ def execute(
         Each notebook is given those that its `parameters` cell has.
     environment : mapping
         Set for the kernels.
+    also : mapping of title -> function
+        What else is called beside them, in processes of their own, too.
 
     Returns
     -------
     list of str
-        For each failed notebook its name, the cell and what it raised. It is kept as it ended.
+        For each that failed its name and why. A failed notebook is kept as it ended.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
     tasks = [
-        delayed(_execute_one)(path, folder / path.name, dict(parameters), dict(environment))
+        delayed(_timed)(path.stem, _execute_one, path, folder / path.name, parameters, environment)
         for path in paths
     ]
+    tasks += [delayed(_timed)(title, function) for title, function in (also or {}).items()]
     failed = []
-    for path, seconds, error in Parallel(workers, return_as="generator_unordered")(tasks):
-        report(f"{path.stem:<26} {seconds:6.1f} s   {f'FAILED {error}' if error else 'ok'}")
+    for title, seconds, error in Parallel(workers, return_as="generator_unordered")(tasks):
+        report(f"{title:<26} {seconds:6.1f} s   {f'FAILED {error}' if error else 'ok'}")
         if error:
-            failed.append(f"{path.stem} failed in {error}")
+            failed.append(f"{title} failed: {error}")
     return sorted(failed)
 
 
-def _execute_one(
-    path: Path, output: Path, parameters: dict[str, Any], environment: dict[str, str]
-) -> tuple[Path, float, str]:
-    """Return the path, the seconds it took, and what failed ("" if nothing did)."""
+def _timed(title: str, function: Callable, *of: Any) -> tuple[str, float, str]:
+    """Call a function; return the title, the seconds it took, and what failed, "" if nothing."""
     began, error = time.perf_counter(), ""
-    os.environ.update(environment)
     try:
+        function(*of)
+    except UserError as failure:
+        error = one_line(failure)
+    return title, time.perf_counter() - began, error
+
+
+def _execute_one(
+    path: Path, output: Path, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> None:
+    try:
+        nbformat.validate(nbformat.read(path, as_version=4))
         known = papermill.inspect_notebook(str(path))
-        papermill.execute_notebook(
-            str(path),
-            str(output),
-            {name: value for name, value in parameters.items() if name in known},
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(path.parent),
-            extra_arguments=["--log-level=40"],
-        )
+    except Exception as failure:  # nbformat raises whatever the damage leads to
+        why = one_line(failure)[:100]
+        raise UserError(f"it is damaged ({why}); restore it from version control") from None
+    try:
+        with _added(environment):
+            papermill.execute_notebook(
+                str(path),
+                str(output),
+                {name: value for name, value in parameters.items() if name in known},
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(path.parent),
+                extra_arguments=["--log-level=40"],
+            )
     except papermill.PapermillExecutionError as failure:
         first = failure.source.strip().splitlines()[0]
-        error = f"In [{failure.exec_count}] ({first!r}): {failure.ename}: {failure.evalue}"
-    except NotJSONError:
-        error = "reading it: it is damaged; restore it from version control"
-    except DeadKernelError as failure:
-        error = f"its kernel, which died, perhaps for want of memory: {one_line(failure)}"
-    return path, time.perf_counter() - began, error
+        where = f"In [{failure.exec_count}] ({first!r})"
+        raise UserError(f"{where}: {failure.ename}: {failure.evalue}") from None
+    except OSError as failure:
+        raise UserError(f"cannot write {output}: {failure.strerror}") from None
+    except RuntimeError as failure:
+        why = f"its kernel died, perhaps for want of memory: {failure}"
+        raise UserError(why) from None
+
+
+@contextmanager
+def _added(variables: Mapping[str, str]) -> Iterator[None]:
+    """Add to the environment, from which a kernel takes its own, for the length of a block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -81,8 +81,8 @@ def run_sweep(
 
 def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
     """Yield a lab and the cells to do with it: Retrain, then the rates one after the other."""
-    profile, sweep = lab.profile, lab.profile["sweep"]
-    data, forget = held_out(profile, lab.data.to("cpu")), profile["forget"][0]["set"]
+    profile, data = lab.profile, held_out(lab.profile, lab.data.to("cpu"))
+    sweep, forget = profile["sweep"], profile["forget"][0]["set"]
     entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
     base = profile.with_values(forget=[entry], attack=[])
 
