@@ -27,8 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from unlearnkit import attacks, fairness, models
-from unlearnkit.data import ImageData
-from unlearnkit.data.splits import make_split
+from unlearnkit.data import ImageData, make_split
 from unlearnkit.methods import unlearn
 
 CLASSES, SIZE = 10, 32
@@ -58,7 +57,7 @@ def resnet18(data: ImageData) -> nn.Module:
     """Return a ResNet-18 with the CIFAR stem, as most unlearning papers use it."""
     net = torchvision.models.resnet18(num_classes=CLASSES)
     net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return models.Classifier("resnet18", models.Normalize(data.mean, data.std), net)
+    return models.Classifier("resnet18", net, data.mean, data.std)
 
 
 def ratio(ours: Callable[[], object], plain: Callable[[], object]) -> tuple[float, float, float]:
@@ -176,7 +175,6 @@ def sigma() -> Iterator[tuple]:
             data.test_labels,
             num_classes=CLASSES,
             batch_size=250,
-            device="cpu",
         )
 
     @torch.no_grad()
