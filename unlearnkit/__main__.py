@@ -57,12 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"unlearnkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = shlex.join(arguments if arguments is not None else sys.argv[1:])
-        print(
-            "unlearnkit: interrupted; what was done is stored, and "
-            f"`python -m unlearnkit {again}` goes on from there",
-            file=sys.stderr,
-        )
+        again = shlex.join(["python", "-m", "unlearnkit", *(arguments or sys.argv[1:])])
+        message = f"interrupted; what was done is stored, and `{again}` goes on from there"
+        print(f"unlearnkit: {message}", file=sys.stderr)
         return 130
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"{'Done' if status == 0 else 'Ended'} in {minutes} min {seconds:02d} s.")
