@@ -217,8 +217,8 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     late = tiny_lab(lab.profile, lab.store.folder)
     late.deadline = 0.0
     with pytest.raises(OutOfTime):
-        late.compute(late.original_stage("small_vit", 0, 0.7))
-    lab.store.path("original", lab.original_stage("small_vit", 0, 0.3).key).unlink()
+        late.compute(late.model_stage(replace(ORIGINAL, progress=0.7)))
+    lab.store.path("original", lab.model_stage(replace(ORIGINAL, progress=0.3)).key).unlink()
     assert trained.pop() == "small_vit original"
     assert run_all(lab)[0].failed == []
     assert trained == ["small_vit original"] * 2
@@ -467,7 +467,7 @@ def test_the_time_limit_stops_within_a_training_and_goes_on(tmp_path):
     lab = tiny_lab(profile, tmp_path / "store")
     lab.deadline = time.time()
     with pytest.raises(OutOfTime):
-        lab.compute(lab.original_stage("small_vit", 0))
+        lab.compute(lab.model_stage(ORIGINAL))
     unfinished = lab.store.folder / "unfinished"
     assert [path.suffix for path in unfinished.iterdir()] == [".safetensors"]
     outcome, _ = run_all(lab)

@@ -276,6 +276,8 @@ def test_no_results(tmp_path):
     with pytest.raises(UserError, match=f"no results in {tmp_path}"):
         results.read(tmp_path)
     assert len(results.read_sweep(tmp_path)) == 0
+    with pytest.raises(UserError, match=r"cannot read .*: File name too long"):
+        results.read(tmp_path / (300 * "x"))
 
 
 @pytest.mark.parametrize("place", [CELL, "cells/other.json", "study.json", SUMS, "link"])

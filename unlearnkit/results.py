@@ -158,10 +158,17 @@ def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return name -> checksum as listed in `folder`, none where there is no list."""
-    if not (folder / SUMS).exists():
+    if not _there(folder / SUMS):
         return {}
     lines = _content(folder / SUMS).decode(errors="replace").splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # no permission to look, a name too long
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _content(path: Path) -> bytes:
@@ -195,7 +202,7 @@ def write(results: Results, folder: Path) -> None:
 
 def read(folder: Path) -> Results:
     """Read what `write` wrote; a `UserError` names what is missing or was changed."""
-    if not (folder / "study.json").exists():
+    if not _there(folder / "study.json"):
         raise UserError(f"no results in {folder}")
     found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
     name, records = "study.json", []

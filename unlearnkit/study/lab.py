@@ -19,9 +19,12 @@ from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Stage, Stages, adversarial_key, original_of
+from unlearnkit.study.stages import Stage, Stages, original_of
 from unlearnkit.study.store import Entry, Store
 from unlearnkit.training import parse_recipe, train
+
+# Fields of a spec that say what is measured on; the others are the keywords of its measure.
+ON = ("model", "data", "split", "version", "norm", "nested", "source")
 
 
 class Lab(Stages):
@@ -54,6 +57,13 @@ class Lab(Stages):
         lies = self.store.path(stage.name, stage.key, "safetensors").exists()
         return entry if lies or stage.name not in ("original", "unlearn") else None
 
+    def run(self, cell: Cell) -> list[Entry]:
+        """Return all results of a cell; without a forget set, its original and the checkpoints."""
+        if cell.forget:
+            return [self.run_stage(stage) for stage in self.stages(cell)]
+        parts = [replace(cell, progress=at) for at in (1.0, *self.profile["checkpoints"])]
+        return [self.run_stage(self.model_stage(part)) for part in parts]
+
     def run_stage(self, stage: Stage) -> Entry:
         """Return the stage's result, computed now if the store lacks it.
 
@@ -63,20 +73,13 @@ class Lab(Stages):
             If the deadline passed; what was done is stored.
         """
         if (entry := self.done(stage)) is None:
-            with self.store.lock(stage.name, stage.family or stage.key, self.deadline):
+            # An original and its checkpoints are made by one training.
+            with self.store.lock(stage.name, stage.key_without("epochs_done"), self.deadline):
                 # Another process may have done it meanwhile. A training that goes on from a later
                 # epoch than a checkpoint's leaves the checkpoint to one more.
                 while (entry := self.done(stage)) is None:
                     self.compute(stage)
         return entry
-
-    def run(self, cell: Cell) -> list[Entry]:
-        """Return all results of a cell; without a forget set, its original and the checkpoints."""
-        if cell.forget:
-            return [self.run_stage(stage) for stage in self.stages(cell)]
-        parts = (1.0, *self.profile["checkpoints"])
-        stages = [self.original_stage(cell.architecture, cell.seed, at) for at in parts]
-        return [self.run_stage(stage) for stage in stages]
 
     def compute(self, stage: Stage) -> None:
         """Compute a stage, and store it."""
@@ -84,18 +87,23 @@ class Lab(Stages):
             return self._train_original(stage)
         if stage.name == "unlearn":
             return self._unlearn(stage)
-        cell, how, began = stage.cell, stage.how, time.perf_counter()
+        cell, began = stage.cell, time.perf_counter()
         model, data, split = self.model(cell), self.data, self.split(cell.forget, cell.seed)
+        how = {name: value for name, value in stage.spec.items() if name not in ON}
+        how["batch_size"] = self.profile["measure"]["batch_size"]
         if stage.name == "quality":
             value = measures.quality(model, data, split, **how)
         elif stage.name == "fairness":
             value = measures.sigma(model, data, **how)
         elif stage.name == "measure":
             value = measures.scalar(model, data, split, **how)
-        elif stage.name == "robustness":
-            value = measures.robustness(model, data, split, **how)
         else:
-            value = measures.transfer(model, self._adversarial(stage), data, split, **how)
+            how["attack"] = how.pop("name")
+            if stage.name == "robustness":
+                value = measures.robustness(model, data, split, **how)
+            else:
+                images = self._adversarial(stage, how)
+                value = measures.transfer(model, images, data, split, **how)
         self._store(stage, value, began)
 
     def _store(
@@ -109,11 +117,10 @@ class Lab(Stages):
 
     def _train_original(self, asked: Stage) -> None:
         """Train an original; store it and its checkpoints, those that are lacking."""
-        architecture, seed = asked.cell.architecture, asked.cell.seed
-        finished = self.original_stage(architecture, seed)
-        recipe = parse_recipe(finished.spec["recipe"], architecture)
-        parts = [at for at in {*self.profile["checkpoints"], asked.cell.progress} if at < 1]
-        stages = [self.original_stage(architecture, seed, at) for at in parts]
+        cell, finished = asked.cell, self.model_stage(original_of(asked.cell))
+        recipe = parse_recipe(finished.spec["recipe"], cell.architecture)
+        parts = [at for at in {*self.profile["checkpoints"], cell.progress} if at < 1]
+        stages = [self.model_stage(replace(cell, progress=at)) for at in parts]
         lacking = {s.spec["epochs_done"]: s for s in stages if self.done(s) is None}
         known = self.done(finished) is not None
         since = time.perf_counter()
@@ -126,7 +133,7 @@ class Lab(Stages):
                 self._store(stage, {"log": {}}, began, model, seconds=0)
                 since = time.perf_counter()
 
-        model = self.fresh_model(architecture, seed).to(self.device)
+        model = self.fresh_model(cell.architecture, cell.seed).to(self.device)
         keep(0, model)
         if known and not lacking:
             return
@@ -140,10 +147,10 @@ class Lab(Stages):
             run = train(
                 model,
                 self.data,
-                self.trained_on(seed),
+                self.trained_on(cell.seed),
                 recipe,
-                seed=derive(seed, "original"),
-                name=f"{architecture} original",
+                seed=derive(cell.seed, "original"),
+                name=f"{cell.architecture} original",
                 on_epoch=keep,
                 state_file=self.store.state_file("original", finished.key),
                 deadline=self.deadline,
@@ -179,23 +186,24 @@ class Lab(Stages):
         cost = {"seconds": made.seconds, "peak_memory": _number(made.peak_memory)}
         self._store(stage, value, began, made.model, **cost)
 
-    def _adversarial(self, transfer: Stage) -> Tensor:
+    def _adversarial(self, transfer: Stage, how: dict[str, Any]) -> Tensor:
         """Return the images made on the original, which are stored for the next cell."""
-        cell, key = transfer.cell, adversarial_key(transfer.spec)
+        cell, key = transfer.cell, transfer.key_without("model", "adversarial")
         with self.store.lock("adversarial", key, self.deadline):
             stored = self.store.get_tensors("adversarial", key)
             if stored is None:
                 source, split = self.model(original_of(cell)), self.split(cell.forget, cell.seed)
-                made = measures.adversarial(source, self.data, split, **transfer.how)
-                stored = {"images": made}
+                stored = {"images": measures.adversarial(source, self.data, split, **how)}
                 self.store.put_tensors("adversarial", key, stored)
         return stored["images"]
 
     def _model(self, cell: Cell) -> models.Classifier:
         """Return the cell's model in evaluation mode, computed now if the store lacks it."""
         stage = self.model_stage(cell)
-        while (tensors := self.store.get_tensors(stage.name, stage.key)) is None:
+        tensors = self.store.get_tensors(stage.name, stage.key)
+        if tensors is None:
             self.run_stage(stage)
+            tensors = self.store.get_tensors(stage.name, stage.key)
         model = self.fresh_model(cell.architecture, cell.seed)
         model.load_state_dict(tensors)
         return model.to(self.device).eval()

@@ -4,6 +4,7 @@ import platform
 import re
 import subprocess
 import time
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -60,11 +61,9 @@ def commit() -> str:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
+    """Return the versions of the packages that results depend on, those that are there."""
     found = {"unlearnkit": __version__, "python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
     return found

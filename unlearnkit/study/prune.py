@@ -13,7 +13,6 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.run import open_lab, source_of
-from unlearnkit.study.stages import adversarial_key
 from unlearnkit.study.store import STAGE_VERSIONS, Store
 from unlearnkit.study.sweep import sweep_labs
 
@@ -62,7 +61,8 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
             keys |= {part.data.fingerprint}
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
             for stage in (stage for cell in cells for stage in part.stages(cell)):
-                keys |= {stage.key, stage.family, adversarial_key(stage.spec)}
+                keys |= {stage.key, stage.key_without("epochs_done")}
+                keys |= {stage.key_without("model", "adversarial")}
     found = []
     for path in sorted(path for name in FOLDERS for path in (store.folder / name).glob("*")):
         key = path.name.split(".")[0].rpartition("-")[2]

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,13 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.time()))
-            path.write_text(f"{socket.gethostname()} {os.getpid()}\n")
         except Timeout:
-            owner = path.read_text().strip()
-            raise OutOfTime(f"{path.stem} is still being computed by {owner}") from None
+            raise OutOfTime(f"another process is still computing it, see {path}") from None
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
         try:
+            with suppress(OSError):  # Windows lets nobody write to a locked file
+                path.write_text(f"{socket.gethostname()} {os.getpid()}\n")
             yield
         finally:
             lock.release()

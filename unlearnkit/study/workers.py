@@ -54,6 +54,9 @@ class Processes(Executor):
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Hold Ctrl-C back: a process started now never hears it, this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -69,6 +72,7 @@ def _begin(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
     # A worker that grows is not a leak to be replaced: it holds a data set and models.
     process_executor._USE_PSUTIL = False
