@@ -473,3 +473,16 @@ def test_nothing_is_printed(capsys):
     model, images, labels = toy()
     curve(model, images, labels, "autoattack", [EPSILON])
     assert capsys.readouterr() == ("", "")
+
+
+def test_num_classes_and_seed_are_no_options_and_kinds_are_checked():
+    @attacks.attack("kinds")
+    def kinds(model, images, labels, epsilon, *, num_classes=10, seed=0, flag=True, mode="a"):
+        return images
+
+    assert attack_options("kinds") == {"flag": True, "mode": "a"}
+    for wrong in ({"flag": "no"}, {"mode": 3.5}):
+        with pytest.raises(UserError, match="it must be a"):
+            attack_options("kinds", wrong)
+    with pytest.raises(UserError, match="must take the keywords num_classes and seed"):
+        attacks.attack("bare")(lambda model, images, labels, epsilon: images)

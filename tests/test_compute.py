@@ -409,7 +409,7 @@ def test_each_worker_of_a_machine_claims_a_gpu_of_its_own(monkeypatch, tmp_path)
     claimed = []
     for _ in range(3):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")
-        cluster.claim_gpu(2)
+        cluster.claim_gpu(range(2))
         claimed.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert claimed == ["0", "1", "none"]
     for lock in cluster._GPU:
@@ -482,3 +482,12 @@ def test_a_measurement_changes_no_model(vit):
     for stage in lab.stages(CF)[1:]:
         lab.compute(stage)
     assert all(torch.equal(v, before[n]) for n, v in lab.model(CF).state_dict().items())
+
+
+def test_no_measurement_begins_after_the_deadline(tmp_path):
+    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
+    lab.run(training_of(CF))
+    lab.deadline = time.time() - 1
+    with pytest.raises(OutOfTime):
+        lab.run(ORIGINAL)
+    assert not list((tmp_path / "store").glob("quality/*.json"))

@@ -684,3 +684,8 @@ def test_a_loss_that_is_not_finite_names_method_epoch_and_rate(name, forget_with
 def test_weights_spoilt_by_the_very_last_step_are_noticed(forget_with):
     with pytest.raises(TrainingDiverged, match="the weights are not finite in epoch 1"):
         forget_with("ga", lr=1e38, weight_decay=1e10, epochs=1, batch_size=64, clip=1.0)
+
+
+def test_no_method_takes_the_originals_name():
+    with pytest.raises(UserError, match="cannot be called original"):
+        method("original")(lambda run: None)

@@ -198,3 +198,9 @@ def test_drop_and_excess_closed_form():
     assert found["excess"].isna().tolist()[5:9] == [True] * 4
     retrain = found[(found["method"] == "retrain") & (found["scope"] == "all")]
     assert (retrain["excess"] == 0).all() and len(retrain) == 5
+
+
+@pytest.mark.parametrize("name", ["UA", "average_gap", "seconds"])
+def test_a_measure_takes_no_name_of_the_tables(name):
+    with pytest.raises(UserError, match=f"cannot be called {name}"):
+        measures.measure(name)

@@ -174,19 +174,20 @@ def sweep(options: argparse.Namespace) -> int:
     profile, deadline = load_profile(options.profile), _deadline(options)
     lab = run.open_lab(profile, options.dataset, device=options.device)
     table, whole = sweeps.run_sweep(lab, workers=options.workers, deadline=deadline, report=_say)
+    print(table.round(4).to_string(index=False))
     places = [run.note_source(profile, options.dataset)]
-    if options.accept and whole:
+    if not whole:
+        print("Stopped for the time limit; the same command goes on from here.")
+        if options.accept:
+            raise UserError("not accepted: not all rates were tried")
+        return 0
+    if options.accept:
         places.append(results.committed_folder(places[0].name))
     for folder in places:
         results.write_sweep(table, folder)
-    print(table.round(4).to_string(index=False))
-    if not whole:
-        print("Stopped for the time limit; the same command goes on from here.")
     for line in results.disagreements(run.hyperparameters(profile), table):
         print(f"The sweep's choice for profile {profile.name}: {line}")
     print(f"Sweep: {places[-1] / 'sweeps'}")
-    if options.accept and not whole:
-        raise UserError("not accepted: not all rates were tried")
     return 0
 
 

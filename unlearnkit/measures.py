@@ -36,13 +36,23 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {}
+# What tables and frames already have under these names
+RESERVED = {"UA", "RA", "TA", "FA", "MIA", "TA_forgotten", "average_gap", "seconds"}
+RESERVED |= {"training_memory", "peak_memory", "parameters"}
 
 
 def measure(name: str, *, title: str = "", digits: int = 1, version: int = 1) -> Callable:
     """Register a function (model, data, split, *, seed, batch_size) -> float; again to replace it.
 
     `version` is part of every stored result's key: raise it when the measure's meaning changes.
+
+    Raises
+    ------
+    UserError
+        If a number of the study's own has that name.
     """
+    if name in RESERVED:
+        raise UserError(f"a measure cannot be called {name}: the tables have one of that name")
 
     def register(function: Callable[..., float]) -> Callable[..., float]:
         MEASURES[name] = Measure(name, title or name, digits, version, function)
@@ -59,7 +69,7 @@ def scalar(
         raise unknown("measure", name, MEASURES)
     with metrics.evaluating(model):
         value = MEASURES[name].function(model, data, split, seed=seed, batch_size=batch_size)
-    if not math.isfinite(value):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"measure {name} gave {value}; it must return a finite number")
     return {"name": name, "value": float(value)}
 

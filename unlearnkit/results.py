@@ -252,7 +252,7 @@ def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
     for folder in folders:
         try:
             cells = files.read_json(folder / "machine.json")["cells"]
-            walls = {name: entry["walls"] for name, entry in cells.items()} | walls
+            walls = {name: dict(entry["walls"]) for name, entry in cells.items()} | walls
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return walls

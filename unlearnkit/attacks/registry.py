@@ -53,8 +53,11 @@ def attack(
         raise unknown("norm", norm, ("linf", None))
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        arguments = inspect.signature(function).parameters.values()
-        defaults = {a.name: a.default for a in arguments if a.default is not a.empty}
+        options = dict(inspect.signature(function).parameters)
+        for given in ("num_classes", "seed"):  # keywords of every attack, no options
+            if options.pop(given, None) is None:
+                raise UserError(f"attack {name} must take the keywords num_classes and seed")
+        defaults = {o.name: o.default for o in options.values() if o.default is not o.empty}
         ATTACKS[name] = Attack(name, title or name, function, defaults, norm, nested, version)
         return function
 
@@ -79,6 +82,9 @@ def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[
             raise unknown(f"option of attack {name!r}", key, defaults or ["(none)"])
         default = defaults[key]
         if type(default) not in (int, float):
+            if type(value) is not type(default):
+                kind = type(default).__name__
+                raise UserError(f"{key} of attack {name} is {value!r}; it must be a {kind}")
             continue
         kinds = (int,) if type(default) is int else (int, float)
         fits = type(value) in kinds and math.isfinite(value) and (value > 0 or default <= 0)

@@ -95,6 +95,8 @@ def method(
             o.name: type(o.default) if o.annotation is o.empty else o.annotation for o in options
         }
         check_values(defaults, kinds, f"method {name}, defaults")
+        if name == ORIGINAL.name:
+            raise UserError("a method cannot be called original: that is the model it starts from")
         shown = title or name.upper()
         METHODS[name] = Method(name, shown, color, order, version, function, defaults, kinds)
         return function

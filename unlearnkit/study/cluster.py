@@ -7,7 +7,7 @@ SLURM and its like. Where workers declare `--resources GPU=1` they are asked for
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,14 +81,16 @@ def _limited(function: Callable, /, *of: Any) -> Any:
     import torch  # here: a worker that only waits needs none
 
     torch.set_num_threads(get_worker().state.nthreads)
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        claim_gpu(torch.cuda.device_count())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = visible.split(",") if visible is not None else range(torch.cuda.device_count())
+    if not _GPU and (visible is None or len(seen) > 1):
+        claim_gpu(seen)
     return function(*of)
 
 
-def claim_gpu(seen: int) -> None:
-    """Leave this process the first of `seen` GPUs that no other worker of this machine has."""
-    for number in range(seen):
+def claim_gpu(seen: Iterable[object]) -> None:
+    """Leave this process the first of the GPUs `seen` that no other worker of this machine has."""
+    for number in seen:
         path = Path(tempfile.gettempdir()) / f"unlearnkit-gpu-{number}.lock"
         lock = FileLock(path, thread_local=False)
         try:

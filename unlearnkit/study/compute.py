@@ -96,6 +96,7 @@ def compute(
         if own and workers == 1:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             lab.deadline, lab.workers = deadline, workers
+            stack.callback(setattr, lab, "deadline", None)
             executor, task = Here(), partial(_do, lab, threads)
         else:
             where = str(lab.device) if own else device

@@ -21,7 +21,7 @@ from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
 from unlearnkit.study.stages import Stage, Stages, original_of
 from unlearnkit.study.store import Entry, Store
-from unlearnkit.training import parse_recipe, train
+from unlearnkit.training import OutOfTime, parse_recipe, train
 
 # Fields of a spec that say what is measured on; the others are the keywords of its measure.
 ON = ("model", "data", "split", "version", "norm", "nested", "source")
@@ -78,6 +78,8 @@ class Lab(Stages):
                 # Another process may have done it meanwhile. A training that goes on from a later
                 # epoch than a checkpoint's leaves the checkpoint to one more.
                 while (entry := self.done(stage)) is None:
+                    if self.deadline is not None and time.time() > self.deadline:
+                        raise OutOfTime("no time left")
                     self.compute(stage)
         return entry
 

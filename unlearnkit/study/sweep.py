@@ -91,11 +91,17 @@ def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
         how = {"device": lab.device, "forget_seed": sweep["forget_seed"]}
         return Lab(step, data, lab.store, **how), cells
 
-    yield part(base, [(architecture, "retrain") for architecture in sweep["rates"]])
-    longest = max(len(rates) for table in sweep["rates"].values() for rates in table.values())
+    # A profile that extends another inherits its rates, also of what it leaves out.
+    tried = {
+        architecture: {name: table[name] for name in table if name in profile["methods"]}
+        for architecture, table in sweep["rates"].items()
+        if architecture in profile["architectures"]
+    }
+    yield part(base, [(architecture, "retrain") for architecture in tried])
+    longest = max((len(rates) for table in tried.values() for rates in table.values()), default=0)
     for number in range(longest):
         tables, pairs = deepcopy(base["method"]), []
-        for architecture, table in sweep["rates"].items():
+        for architecture, table in tried.items():
             for method, rates in table.items():
                 if number < len(rates):
                     own = tables.setdefault(method, {}).setdefault(architecture, {})
