@@ -28,6 +28,7 @@ from helpers_study import (
 )
 
 from unlearnkit.errors import UserError
+from unlearnkit.measures import MEASURES, measure
 from unlearnkit.methods import METHODS, method
 from unlearnkit.study import compute as computing
 from unlearnkit.study import lab as staging
@@ -70,6 +71,7 @@ def own_methods():
     yield
     METHODS.clear()
     METHODS.update(before)
+    MEASURES.clear()
 
 
 def values_of(lab):
@@ -233,11 +235,14 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
 
 
 def test_workers_give_the_same_values_whatever_else_they_meet(vit, whole, own_methods, tmp_path):
-    """A notebook's method is computed in parallel; what fails, and what kills, is named."""
+    """A notebook's own is computed in parallel; what fails, and what kills, is named."""
     scope = {"__name__": "__main__", "get_num_threads": torch.get_num_threads, "getpid": os.getpid}
     exec("def mine(run):\n    run.log.update(threads=get_num_threads(), process=getpid())", scope)
+    exec("def where(model, data, split, *, seed, batch_size):\n    return getpid()", scope)
     method("mine")(scope["mine"])
-    lab = vit(methods=["raises", "dies", "mine", "cf", "retrain"])
+    measure("where")(scope["where"])
+    table = tiny_values()["measure"] | {"extra": ["where"]}
+    lab = vit(methods=["raises", "dies", "mine", "cf", "retrain"], measure=table)
     for cell in (CF, replace(CF, method="retrain")):
         for folder in (lab.store.folder / stage.name for stage in lab.stages(cell)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -248,9 +253,10 @@ def test_workers_give_the_same_values_whatever_else_they_meet(vit, whole, own_me
     assert "small_vit random:0.2 seed 0 raises" in told and "FAILED: of my own making" in told
     assert "ZeroDivisionError" in told and "helpers_method.py" in told
     assert str(failed["dies"]) == computing.DIED and "--workers" in computing.DIED
-    mine = lab.done(lab.stages(replace(CF, method="mine"))[0])
-    assert mine.value["log"]["threads"] == 1 and mine.value["log"]["process"] != os.getpid()
-    assert mine.machine["workers"] == 2
+    mine = {stage.name: lab.done(stage) for stage in lab.stages(replace(CF, method="mine"))}
+    assert mine["unlearn"].value["log"]["threads"] == 1
+    assert mine["unlearn"].value["log"]["process"] == mine["measure"].value["value"] != os.getpid()
+    assert mine["measure"].machine["workers"] == 2
     fine = tiny_lab(
         tiny_profile(tmp_path, **VIT | {"methods": ["cf", "retrain"]}), lab.store.folder
     )
@@ -265,15 +271,17 @@ def test_a_cell_whose_worker_died_is_tried_again(vit, own_methods, tmp_path, mon
     assert (outcome.done, outcome.failed, len(lines)) == (1, [], 1)
 
 
-def test_any_executor_will_do(vit, own_methods):
-    lab = vit(methods=["cf", "dies"])
+def test_any_executor_will_do(vit, own_methods, tmp_path, monkeypatch):
+    """What fails there is tried once more, perhaps on another machine."""
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    lab = vit(methods=["cf", "raises"])
     shutil.rmtree(lab.store.folder / "unlearn")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         outcome, _ = run_all(lab, executor=executor, device="cpu")
-    assert [(cell.method, str(error)) for cell, error in outcome.failed] == [
-        ("dies", computing.DIED)
-    ]
-    assert outcome.done == 1
+        dead, _ = run_all(vit(methods=["dies"]), executor=executor, device="cpu")
+    assert [str(error) for _, error in outcome.failed] == ["of my own making"]
+    assert outcome.done == 1 and len((tmp_path / "notes").read_text().split()) == 2
+    assert [str(error) for _, error in dead.failed] == [computing.DIED]
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
@@ -426,7 +434,8 @@ def test_each_worker_of_a_machine_claims_a_gpu_of_its_own(monkeypatch, tmp_path)
 # ---- Failures and the time limit -------------------------------------------------------------
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods):
+def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     values = tiny_values()
     values["method"]["ga"]["small_vit"] |= {"lr": 1e30, "epochs": 2}
     values["unlearning"]["small_vit"]["clip"] = 0.0
@@ -442,7 +451,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods):
     assert "\n" not in lines[0] and "FAILED: ga: the loss" in lines[0]
     told = "\n".join(lines)
     assert told.count("Traceback") == 1 and "ZeroDivisionError: of my own making" in told
-    assert sys.modules["helpers_method"].CALLS == ["raises"], "once, as another try is of no use"
+    assert len((tmp_path / "notes").read_text().split()) == 1, "another try is of no use here"
     assert lacking(lab) == {f"{name} all {stage}" for name in failed for stage in EVERY}
 
 

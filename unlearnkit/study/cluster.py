@@ -43,10 +43,9 @@ class Cluster(Executor):
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        found = client.scheduler_info(n_workers=-1)["workers"].values()
-        self.workers = max(1, len(found))
-        asked = {"unlearnkit": 1}
-        if found and all("GPU" in worker["resources"] for worker in found):
+        self.workers = max(1, len(client.nthreads()))
+        some, asked = client.scheduler_info()["workers"].values(), {"unlearnkit": 1}
+        if some and all("GPU" in worker["resources"] for worker in some):
             asked["GPU"] = 1
         self._executor = client.get_executor(pure=False, resources=asked)
 
