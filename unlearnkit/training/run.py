@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 from unlearnkit.cost import MemoryCount, SavedBytes, has_bf16
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import prefers_channels_last
+from unlearnkit.metrics import keep_pages, prefers_channels_last
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
-from unlearnkit.training.batches import batch_sizes, cut, keep_pages
+from unlearnkit.training.batches import batch_sizes, cut
 from unlearnkit.training.checkpoint import load_state, save_state
 from unlearnkit.training.recipe import Recipe
 
