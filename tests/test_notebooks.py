@@ -44,7 +44,7 @@ def test_a_notebook_is_committed_as_executed(path):
         for output in cell["outputs"]:
             assert output["output_type"] != "error", source(cell)
             assert output.get("name") != "stderr", source(cell)
-    assert path.stat().st_size < 500_000
+    assert path.stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -132,6 +132,13 @@ def matmul_rate(device: torch.device, precision: str) -> float:
     side = 8192 if device.type == "cuda" else 1024
     bf16 = precision == "bf16" and has_bf16(device)
     square = torch.ones(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
-    threads = torch.get_num_threads()
-    timer = Timer("torch.mm(square, square)", globals={"square": square}, num_threads=threads)
-    return 2 * side**3 / min(timer.blocked_autorange(min_run_time=0.3).times)
+    # Not torch.utils.benchmark, which looks for a CUDA compiler when it is imported, and warns.
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    seconds: list[float] = []
+    while sum(seconds) < 0.3:
+        wait()
+        began = time.perf_counter()
+        torch.mm(square, square)
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds)
