@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 
 import torch
 from cloudpickle import dumps, loads
+from tqdm import tqdm
 
 from unlearnkit.attacks import ATTACKS
 from unlearnkit.data import ImageData
@@ -220,6 +221,7 @@ def work(payload: bytes, job: Cell) -> Ended:
 @lru_cache(maxsize=1)
 def _open(payload: bytes) -> tuple[Lab, int]:
     os.environ["UNLEARNKIT_WORKER"] = "1"
+    tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
     told = loads(payload)
     for registry, entries in zip((METHODS, ATTACKS, MEASURES), told["registered"], strict=True):
         registry.update({entry.name: entry for entry in entries})
