@@ -26,7 +26,7 @@ def source(cell: dict) -> str:
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "TQDM_DISABLE": "1", **environment}
+    env = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
     env.pop("MPLBACKEND", None)  # if set, kernels leave the inline backend alone
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=env, capture_output=True, text=True

@@ -69,7 +69,11 @@ def scalar(
         raise unknown("measure", name, MEASURES)
     with metrics.evaluating(model):
         value = MEASURES[name].function(model, data, split, seed=seed, batch_size=batch_size)
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        sound = math.isfinite(value)
+    except TypeError:
+        sound = False
+    if not sound:
         raise UserError(f"measure {name} gave {value}; it must return a finite number")
     return {"name": name, "value": float(value)}
 

@@ -10,7 +10,7 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.files import project_folder
+from unlearnkit.files import cpu_count, project_folder
 
 try:
     import nbformat
@@ -74,6 +74,8 @@ def execute(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
+    # Two kernels that both use all cores wait for each other most of the time.
+    environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // workers)), **environment}
     tasks = [
         delayed(_timed)(path.stem, _execute_one, path, folder / path.name, parameters, environment)
         for path in paths
