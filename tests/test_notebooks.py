@@ -94,6 +94,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.train_lane
+@pytest.mark.xdist_group("trained")
 def test_train_lane_runs_every_notebook_and_redraws_what_is_committed(trained):
     folder, shown, again = trained
     assert "to compute: 0 stages" in again, shown + again
@@ -109,6 +110,7 @@ def test_train_lane_runs_every_notebook_and_redraws_what_is_committed(trained):
 
 
 @pytest.mark.train_lane
+@pytest.mark.xdist_group("trained")
 def test_train_lane_leaves_every_table_and_figure(trained):
     from unlearnkit.report.publish import FIGURES, TABLES
 
@@ -122,6 +124,7 @@ def test_train_lane_leaves_every_table_and_figure(trained):
 
 
 @pytest.mark.train_lane
+@pytest.mark.xdist_group("trained")
 def test_train_lane_results_are_sensible(trained):
     from unlearnkit.report import read_study
 
