@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from joblib.externals.loky import process_executor
@@ -30,6 +31,8 @@ class Processes(Executor):
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        if os.name == "posix":  # now: starting it lets go of what `_interrupts_held` holds
+            resource_tracker.ensure_running()
         self._start()
 
     def _start(self) -> None:
