@@ -318,7 +318,7 @@ def wait_for(condition, seconds=90):
 
 @pytest.mark.parametrize(
     ("what", "after"),
-    [(signal.SIGKILL, 1.0), (signal.SIGKILL, None), (signal.SIGINT, None)],
+    [(signal.SIGKILL, 1.0), (signal.SIGKILL, None), (signal.SIGINT, 0.1), (signal.SIGINT, None)],
 )
 def test_no_worker_outlives_its_parent(vit, tmp_path, what, after):
     """Killed, or interrupted with its whole group, as by Ctrl-C; without a traceback of workers.
