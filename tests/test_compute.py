@@ -290,6 +290,7 @@ def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
         path.unlink()
     _, error, _ = computing.work(payload, CF)
     assert "all workers have to see the store's folder" in str(error)
+    assert "UNLEARNKIT_WORKER" not in os.environ, "in the caller's process nothing is silenced"
 
 
 CODE = """

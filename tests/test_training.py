@@ -436,6 +436,7 @@ def test_progress_never_goes_back_nor_past_the_end(name, forget_with, screen):
 @pytest.mark.parametrize("disable", ["0", "1"])
 def test_a_notebook_shows_one_bar_unless_told_not_to(disable, trained, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", disable)
+    monkeypatch.delenv("UNLEARNKIT_WORKER", raising=False)
     texts = []
 
     class Bar(tqdm.notebook.tqdm):

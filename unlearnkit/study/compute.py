@@ -202,6 +202,7 @@ def _payload(
         "how": {"forget_seed": lab.forget_seed, "deadline": deadline, "workers": workers},
         "device": device,
         "threads": threads,
+        "caller": os.getpid(),
         # By value where they are a notebook's; a module registers its own when it is imported.
         "registered": [[known[name] for name in names] for known, names in chosen],
     }
@@ -220,9 +221,10 @@ def work(payload: bytes, job: Cell) -> Ended:
 
 @lru_cache(maxsize=1)
 def _open(payload: bytes) -> tuple[Lab, int]:
-    os.environ["UNLEARNKIT_WORKER"] = "1"
-    tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
     told = loads(payload)
+    if os.getpid() != told["caller"]:  # an executor of threads works in the caller's process
+        os.environ["UNLEARNKIT_WORKER"] = "1"
+        tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
     for registry, entries in zip((METHODS, ATTACKS, MEASURES), told["registered"], strict=True):
         registry.update({entry.name: entry for entry in entries})
     name, classes, flip, fingerprint = told["data"]
