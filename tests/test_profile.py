@@ -159,11 +159,15 @@ def refused(path, message):
         ("train_images", True, "train_images: must be a valid integer, not True"),
         ("forget.0.seeds", [-1], "seeds #1: must be greater than or equal to 0, not -1"),
         ("methods", "cf", "methods: must be a valid list, not 'cf'"),
-        ("measure", None, "measure is missing"),
+        ("measure", None, "measure: Field required"),
         ("sweep.rates.resnet50.cf", [float("inf")], "cf #1: must be a finite number, not inf"),
         ("sweep.rates.resnet50.cf", [0.0], "sweep.rates.resnet50.cf #1: must be greater than 0"),
-        ("sweep.rates.resnet50", {}, "sweep.rates.resnet50 must not be empty"),
-        ("sweep.rates", {}, "sweep.rates must not be empty"),
+        (
+            "sweep.rates.resnet50",
+            {},
+            "rates.resnet50: Dictionary should have at least 1 item",
+        ),
+        ("sweep.rates", {}, "sweep.rates: Dictionary should have at least 1 item"),
         ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )

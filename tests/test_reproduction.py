@@ -7,7 +7,7 @@ import pytest
 from helpers_study import CF, made_results
 
 from unlearnkit.results import Results
-from unlearnkit.study.reproduction import VERDICTS, Comparison, compare, summary
+from unlearnkit.study.reproduction import Comparison, compare, reproduction
 
 TOLERANCE = {"points": 2.0, "ratio": 0.1}
 ATTACKED = {
@@ -116,38 +116,29 @@ def test_what_is_missing_or_no_number_is_different(ours):
 
 
 def test_other_settings():
-    theirs = made_results(**VALUES)
+    theirs = deepcopy(made_results(**VALUES))
     theirs.records[0].stages[1]["key"] = "another key"
-    compared = compare(made_results(**VALUES), theirs, **TOLERANCE)
-    assert compared == [Comparison(CF.name, "different", "other settings")]
-    fewer = {name: VALUES[name] for name in ("unlearn", "quality")}
-    assert verdict(VALUES, fewer) == Comparison(CF.name, "different", "other settings")
+    different = [Comparison(CF.name, "different", "other settings")]
+    assert compare(made_results(**VALUES), theirs, **TOLERANCE) == different
+    fewer = made_results(**{name: VALUES[name] for name in ("unlearn", "quality")})
+    assert compare(made_results(**VALUES), fewer, **TOLERANCE) == different
 
 
-def test_cells_that_only_one_has():
-    ours, theirs = made_results(**VALUES), made_results(**VALUES)
-    ours.machine["versions"] = {"torch": "9"}  # does not count
-    other = replace(theirs.records[0], cell=replace(CF, seed=1))
-    both = Results({}, {}, [*theirs.records, other])
-    assert compare(ours, both, **TOLERANCE) == [
-        Comparison(CF.name, "identical"),
-        Comparison(other.cell.name, "not computed"),
-    ]
-    assert [c.verdict for c in compare(both, ours, **TOLERANCE)] == ["identical", "not committed"]
+def test_the_report_counts_and_names_what_differs():
+    def results(numbers):
+        """Return results whose machine does not count, a cell for each seed."""
+        cells = {seed: made_results(quality={"UA": ua}).records[0] for seed, ua in numbers.items()}
+        records = [replace(r, cell=replace(CF, seed=seed)) for seed, r in cells.items()]
+        report = {"tolerance_points": 3.0, "tolerance_ratio": 0.1}
+        return Results({"settings": {"report": report}}, {"date": str(numbers)}, records)
 
-
-def test_summary_counts_and_names():
-    compared = [Comparison(f"cell {n}", verdict) for n, verdict in enumerate(VERDICTS)]
-    compared.append(Comparison("cell 9", "identical"))
-    compared += [Comparison(f"far {n}", "different", "quality UA") for n in range(11)]
-    lines = summary(compared, points=3, ratio=0.1).splitlines()
+    ours = results({0: 10.0, 1: 12.0, 2: 10.0} | {n: 90.0 for n in range(11, 23)})
+    lines = reproduction(ours, results({n: 10.0 for n in (0, 1, 3, *range(11, 23))})).splitlines()
     assert lines[0] == (
-        "Reproduction: 17 cells: 2 identical, 1 within tolerance, 12 different, "
+        "Reproduction: 16 cells: 1 identical, 1 within tolerance, 12 different, "
         "1 not committed, 1 not computed"
     )
-    assert "3 percent points" in lines[1] and "10 %" in lines[1]
-    assert [line.strip() for line in lines[2:4]] == [
-        "different: cell 2",
-        "different: far 0  quality UA",
-    ]
+    assert lines[1] == "  (tolerance: 3 percent points of accuracies, 10 % of spreads)"
+    name = replace(CF, seed=11).name
+    assert lines[2] == f"  different: {name}  quality UA: 26.7 x the tolerance"
     assert len(lines) == 2 + 10 + 1 and lines[-1].strip() == "... and 2 more"

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unlearnkit import results
 from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
 
+STOPPED = "Stopped for the time limit; the same command goes on from here."
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
+    top.set_defaults(workers=None, minutes=None)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     work = argparse.ArgumentParser(add_help=False)
     work.add_argument("--profile", default="quick", help="name, or path of a .toml file")
@@ -51,33 +55,70 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = _warn
     began = time.monotonic()
     try:
-        commands = (run, compute, sweep, report, readme, prune)
-        status = {command.__name__: command for command in commands}[options.command](options)
+        for name, value in (("workers", options.workers), ("minutes", options.minutes)):
+            if value is not None and not value > 0:
+                raise UserError(f"--{name} must be more than 0")
+        options.deadline = options.minutes and time.time() + 60 * options.minutes
+        functions = (run, compute, sweep, report, readme, prune)
+        status = {function.__name__: function for function in functions}[options.command](options)
     except UserError as error:
-        print(f"unlearnkit: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "unlearnkit", *(arguments or sys.argv[1:])])
-        message = f"interrupted; what was done is stored, and `{again}` goes on from there"
-        print(f"unlearnkit: {message}", file=sys.stderr)
+        _complain(f"interrupted; what was done is stored, and `{again}` goes on from there")
         return 130
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"{'Done' if status == 0 else 'Ended'} in {minutes} min {seconds:02d} s.")
     return status
 
 
-def compute(options: argparse.Namespace, then: Callable[[str], int] = lambda name: 0) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Compute, execute the notebooks on what was computed, redraw every committed study."""
+    from unlearnkit.study import notebooks
+
+    chosen = notebooks.choose(options.notebooks)
+    return compute(options, lambda *study: notebooks.execute(chosen, **_how(options, *study)))
+
+
+def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
+    # Absolute paths: the notebooks run in another folder.
+    parameters = {"profile": str(path) if options.profile.endswith(".toml") else options.profile}
+    if options.dataset:
+        parameters["dataset"] = options.dataset
+    if source := source_folder(options.dataset or ""):
+        parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
+    environment = {"UNLEARNKIT_OWN_RESULTS": "1"}
+    environment["UNLEARNKIT_STORE"] = str(default_folder().resolve())
+    redrawn = {f"results/{place.name}, redrawn": place for place in _committed()}
+    if os.environ.get("UNLEARNKIT_OUTPUT"):
+        environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
+        # All is drawn into one folder then: what the notebooks drew of this study stays.
+        redrawn.pop(f"results/{name}, redrawn", None)
+    return {
+        "folder": output_folder() / "executed" / name,
+        "parameters": parameters,
+        "environment": environment,
+        "workers": options.workers or min(2, cpu_count()),
+        "also": {title: partial(_redraw, place) for title, place in redrawn.items()},
+        "report": _say,
+    }
+
+
+def compute(
+    options: argparse.Namespace, then: Callable[[Path, str], list[str]] = lambda *_: []
+) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `then` is done before the report, once the results are complete: it is given the study's name
-    and returns an exit status.
+    `then` is called before the report, once the results are complete, with the profile's path and
+    the study's name. It returns a line for each thing that failed.
     """
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
     from unlearnkit.study.plan import cells_of, make_plan
 
-    profile, deadline = load_profile(options.profile), _deadline(options)
+    profile = load_profile(options.profile)
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
     plan = make_plan(lab, cells_of(profile))
@@ -86,73 +127,56 @@ def compute(options: argparse.Namespace, then: Callable[[str], int] = lambda nam
         from unlearnkit.study.cluster import cluster_executor
     with cluster_executor(options.scheduler) if options.scheduler else nullcontext() as cluster:
         workers = cluster.workers if cluster else options.workers or default_workers(lab.device)
-        expected = plan.seconds(results.recorded_walls(own, committed))
+        expected = "unknown: nothing like it was recorded yet"
+        if (seconds := plan.seconds(results.recorded_walls(own, committed))) is not None:
+            minutes = max(1, round(seconds / workers / 60))
+            expected = f"about {minutes} min" if seconds else "nothing to do"
         print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
         there, models = plan.stages - plan.lacking, len(plan.missing)
         print(f"  stored: {there} of {plan.stages} stages in {lab.store.folder}")
         print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")
-        print(f"  expected: {_expectation(expected, workers)}", flush=True)
+        _say(f"  expected: {expected}")
         if options.plan:
             return 0
         # The name of the results is taken before the work, not after it.
         run.note_source(profile, options.dataset)
         how = {"executor": cluster, "device": options.device} if cluster else {}
-        outcome = work(lab, plan, workers=workers, deadline=deadline, report=_say, **how)
+        outcome = work(lab, plan, workers=workers, deadline=options.deadline, report=_say, **how)
     run.keep_study(lab, options.dataset)
     for cell, error in outcome.failed:
-        print(f"unlearnkit: {cell} failed: {one_line(error)}", file=sys.stderr)
+        _complain(f"{cell} failed: {one_line(error)}")
     if outcome.stopped:
-        print("Stopped for the time limit; the same command goes on from here.")
-    accept = options.accept and not outcome.failed
-    if accept != options.accept:
-        print("unlearnkit: not accepted: some cells failed", file=sys.stderr)
+        print(STOPPED)
+    if options.accept and outcome.failed:
+        _complain("not accepted: some cells failed")
     # Before what is committed is redrawn: it may be replaced.
-    lines = _compare(own, committed, accept)
-    status = 0 if outcome.failed or outcome.stopped else then(name)
+    lines = _compare(own, committed, options.accept and not outcome.failed)
+    late = [] if outcome.failed or outcome.stopped else then(profile.path, name)
+    for line in late:
+        _complain(line)
     print("\n".join(lines))
     print(f"Results: {own}")
-    return 1 if outcome.failed else status
+    return 1 if outcome.failed or late else 0
 
 
-def run(options: argparse.Namespace) -> int:
-    """Compute, execute the notebooks on what was computed, redraw every committed study."""
-    from unlearnkit.study import notebooks
+def _compare(own: Path, committed: Path, accept: bool) -> list[str]:
+    """Return how this machine's results compare with the committed ones; replace them if asked."""
+    from unlearnkit.study.reproduction import reproduction
 
-    chosen = notebooks.choose(options.notebooks)
-    return compute(options, lambda name: _execute(options, chosen, name))
-
-
-def _execute(options: argparse.Namespace, chosen: list[Path], name: str) -> int:
-    from unlearnkit.study import notebooks
-
-    folder = output_folder() / "executed" / name
-    print(f"Notebooks, into {folder}:", flush=True)
-    # Absolute paths: the notebooks run in another folder.
-    parameters = {"profile": options.profile, "dataset": options.dataset}
-    if options.profile.endswith(".toml"):
-        parameters["profile"] = str(Path(options.profile).expanduser().resolve())
-    if source := source_folder(options.dataset or ""):
-        parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
-    environment = {"UNLEARNKIT_OWN_RESULTS": "1"}
-    environment["UNLEARNKIT_STORE"] = str(default_folder().resolve())
-    committed = {f"results/{place.name}, redrawn": place for place in _committed()}
-    if os.environ.get("UNLEARNKIT_OUTPUT"):
-        environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
-        # All is drawn into one folder then: what the notebooks drew of this study stays.
-        committed.pop(f"results/{name}, redrawn", None)
-    failed = notebooks.execute(
-        chosen,
-        folder,
-        {name: value for name, value in parameters.items() if value},
-        environment,
-        workers=options.workers or min(2, cpu_count()),
-        also={title: partial(_redraw, place) for title, place in committed.items()},
-        report=_say,
-    )
-    for line in failed:
-        print(f"unlearnkit: {line}", file=sys.stderr)
-    print(f"Executed notebooks: {folder}")
-    return 1 if failed else 0
+    ours, lines, held = results.read(own), [], 0
+    if (committed / "study.json").exists():
+        theirs = results.read(committed)
+        held = len(theirs.records)
+        lines.append(reproduction(ours, theirs))
+    elif not accept:
+        lines.append(f"Reproduction: no committed results in {committed} to compare with")
+    if accept and len(ours.records) < max(1, held):
+        number = f"{len(ours.records)} of {ours.study['cells']} models so far"
+        raise UserError(f"not accepted: {number}, and {committed} holds {held}")
+    if accept:
+        results.write(ours, committed)
+        lines.append(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
+    return lines
 
 
 def _committed() -> list[Path]:
@@ -171,13 +195,15 @@ def sweep(options: argparse.Namespace) -> int:
     from unlearnkit.study import load_profile, run
     from unlearnkit.study import sweep as sweeps
 
-    profile, deadline = load_profile(options.profile), _deadline(options)
+    profile = load_profile(options.profile)
     lab = run.open_lab(profile, options.dataset, device=options.device)
-    table, whole = sweeps.run_sweep(lab, workers=options.workers, deadline=deadline, report=_say)
+    table, whole = sweeps.run_sweep(
+        lab, workers=options.workers, deadline=options.deadline, report=_say
+    )
     print(table.round(4).to_string(index=False))
     places = [run.note_source(profile, options.dataset)]
     if not whole:
-        print("Stopped for the time limit; the same command goes on from here.")
+        print(STOPPED)
         if options.accept:
             raise UserError("not accepted: not all rates were tried")
         return 0
@@ -215,8 +241,8 @@ def _check_known(profile: str, dataset: str | None) -> None:
     from unlearnkit.data import DATASETS
     from unlearnkit.study import load_profile
 
-    settings = load_profile(profile)
-    dataset = dataset or settings["dataset"]
+    own = load_profile(profile)["dataset"]
+    dataset = dataset or own
     folder = source_folder(dataset)
     if folder and not folder.is_dir():
         raise UserError(f"no folder {folder}")
@@ -240,50 +266,16 @@ def prune(options: argparse.Namespace) -> int:
     return free(delete=options.yes, report=_say)
 
 
-def _compare(own: Path, committed: Path, accept: bool) -> list[str]:
-    """Return how this machine's results compare with the committed ones; replace them if asked."""
-    from unlearnkit.study.reproduction import compare, summary
-
-    ours = results.read(own)
-    settings = ours.study["settings"]["report"]
-    tolerance = {"points": settings["tolerance_points"], "ratio": settings["tolerance_ratio"]}
-    held, lines = 0, []
-    if (committed / "study.json").exists():
-        theirs = results.read(committed)
-        held = len(theirs.records)
-        lines.append(summary(compare(ours, theirs, **tolerance), **tolerance))
-    elif not accept:
-        lines.append(f"Reproduction: no committed results in {committed} to compare with")
-    if accept and len(ours.records) < max(1, held):
-        number = f"{len(ours.records)} of {ours.study['cells']} models so far"
-        raise UserError(f"not accepted: {number}, and {committed} holds {held}")
-    if accept:
-        results.write(ours, committed)
-        lines.append(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
-    return lines
-
-
-def _deadline(options: argparse.Namespace) -> float | None:
-    """Return the `time.time()` to stop at, None for never; check how many work at a time."""
-    if options.workers is not None and options.workers < 1:
-        raise UserError("--workers must be at least 1")
-    if options.minutes is not None and not options.minutes > 0:
-        raise UserError("--minutes must be more than 0")
-    return time.time() + 60 * options.minutes if options.minutes else None
-
-
-def _expectation(seconds: float | None, workers: int) -> str:
-    if seconds is None:
-        return "unknown: nothing like it was recorded yet"
-    return f"about {max(1, round(seconds / workers / 60))} min" if seconds else "nothing to do"
-
-
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _complain(line: object) -> None:
+    print(f"unlearnkit: {line}", file=sys.stderr)
+
+
 def _warn(message: Warning | str, *_: object) -> None:
-    print(f"unlearnkit: warning: {message}", file=sys.stderr)
+    _complain(f"warning: {message}")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from joblib import Parallel, delayed
 
@@ -15,6 +15,7 @@ from unlearnkit.files import cpu_count, project_folder
 try:
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 except ImportError:  # the package itself needs no Jupyter
     papermill = None
 
@@ -22,26 +23,19 @@ except ImportError:  # the package itself needs no Jupyter
 def choose(names: Sequence[str]) -> list[Path]:
     """Return the notebooks called `names`: a whole name, a path or a number; all if none is given.
 
-    Raises
-    ------
-    UserError
-        For a name that fits none, or if papermill is not installed.
+    A `UserError` tells of a name that fits none, or that papermill is not installed.
     """
     if papermill is None:
         raise UserError(
             "running notebooks needs papermill; install it with ./run_all.sh, "
             "or use `python -m unlearnkit compute`, which needs no Jupyter"
         )
-    folder = project_folder() / "notebooks"
-    known = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    chosen = []
+    paths = sorted((project_folder() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    known = {word: path for path in paths for word in (path.stem, path.stem[:2])}
     for name in names:
-        stem = Path(name).stem
-        fits = [path for key, path in known.items() if stem in (key, key.split("_")[0])]
-        if not fits:
-            raise unknown("notebook", name, known)
-        chosen += fits
-    return chosen or list(known.values())
+        if Path(name).stem not in known:
+            raise unknown("notebook", name, [path.stem for path in paths])
+    return [known[Path(name).stem] for name in names] or paths
 
 
 def execute(
@@ -56,19 +50,9 @@ def execute(
 ) -> list[str]:
     """Execute notebooks into `folder`, `workers` at a time, each in a kernel of its own.
 
-    Parameters
-    ----------
-    parameters : mapping
-        Each notebook is given those that its `parameters` cell has.
-    environment : mapping
-        Set for the kernels.
-    also : mapping of title -> function
-        What else is called beside them, in processes of their own, too.
-
-    Returns
-    -------
-    list of str
-        For each that failed its name and why. A failed notebook is kept as it ended.
+    Each is given those of the `parameters` that its `parameters` cell has; `environment` is added
+    to the kernels'. The functions of `also`, by title, are called beside them. Returns a line for
+    each that failed: its name and why. A failed notebook is kept as it ended.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +65,7 @@ def execute(
         for path in paths
     ]
     tasks += [delayed(_timed)(title, function) for title, function in (also or {}).items()]
+    report(f"Notebooks, into {folder}:")
     failed = []
     for title, seconds, error in Parallel(workers, return_as="generator_unordered")(tasks):
         report(f"{title:<26} {seconds:6.1f} s   {f'FAILED {error}' if error else 'ok'}")
@@ -105,11 +90,7 @@ def _execute_one(
     try:
         nbformat.validate(nbformat.read(path, as_version=4))
         known = papermill.inspect_notebook(str(path))
-    except Exception as failure:  # nbformat raises whatever the damage leads to
-        why = one_line(failure)[:100]
-        raise UserError(f"it is damaged ({why}); restore it from version control") from None
-    try:
-        with _added(environment):
+        with mock.patch.dict(os.environ, environment):  # a kernel takes over its parent's
             papermill.execute_notebook(
                 str(path),
                 str(output),
@@ -120,23 +101,12 @@ def _execute_one(
                 extra_arguments=["--log-level=40"],
             )
     except papermill.PapermillExecutionError as failure:
-        first = failure.source.strip().splitlines()[0]
-        where = f"In [{failure.exec_count}] ({first!r})"
+        where = f"In [{failure.exec_count}] ({failure.source.strip().splitlines()[0]!r})"
         raise UserError(f"{where}: {failure.ename}: {failure.evalue}") from None
     except OSError as failure:
         raise UserError(f"cannot write {output}: {failure.strerror}") from None
-    except RuntimeError as failure:
-        why = f"its kernel died, perhaps for want of memory: {failure}"
-        raise UserError(why) from None
-
-
-@contextmanager
-def _added(variables: Mapping[str, str]) -> Iterator[None]:
-    """Add to the environment, from which a kernel takes its own, for the length of a block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    except DeadKernelError as failure:
+        raise UserError(f"its kernel died, perhaps for want of memory: {failure}") from None
+    except Exception as failure:  # whatever damage leads to
+        why = f"it cannot be run ({one_line(failure)[:100]})"
+        raise UserError(f"{why}; if it is damaged, restore it from version control") from None

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from timm import is_model
 from unlearnkit import methods, models
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name
-from unlearnkit.study.settings import Models, for_all, parse_settings
+from unlearnkit.study.settings import Models, parse_settings
 from unlearnkit.training import Recipe, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS
 
@@ -30,14 +31,8 @@ LARGEST = {"epochs": 10**5, "batch_size": 10**6, "forget_batch_size": 10**6, "cr
 class Profile:
     """A study's settings.
 
-    Attributes
-    ----------
-    name : str
-        The file's name without ending, and that of the results' folder.
-    path : Path
-        The file, from the root.
-    values : dict
-        The tables of the file and of those it extends. Numbers are as written: 1 is not 1.0.
+    `name` is that of the file without ending, and of the results' folder; `path` is from the root.
+    `values` are the tables of the file and of those it extends, numbers as written: 1 is not 1.0.
     """
 
     name: str
@@ -63,9 +58,10 @@ class Profile:
         without a table has the one called `default`.
         """
         own = self["method"].get(method, {})
+        for_all = {name: value for name, value in own.items() if not isinstance(value, dict)}
         shared = _of(self["training" if method == "retrain" else "unlearning"], architecture)
         defaults = {**asdict(Recipe()), **methods.get(method).defaults}
-        return {**defaults, **shared, **for_all(own), **_of(own, architecture)}
+        return {**defaults, **shared, **for_all, **_of(own, architecture)}
 
     def with_values(self, **values: Any) -> "Profile":
         """Return this profile with some of its tables replaced."""
@@ -79,9 +75,7 @@ class Profile:
         first = self["forget"][0]["set"]
         if forget == first:
             return self
-        entries = [
-            {**entry, "set": forget} if entry["set"] == first else entry for entry in self["forget"]
-        ]
+        entries = [{**e, "set": forget} if e["set"] == first else e for e in self["forget"]]
         name = f"{self.path.stem}+{plain_name(forget)}"
         return replace(self.with_values(forget=entries), name=name)
 
@@ -97,14 +91,11 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str | Path) -> Profile:
-    """Read and check a profile.
+    """Read and check a profile: one of `profile_names()`, or the path of a TOML file.
 
-    Parameters
-    ----------
-    name : str or Path
-        One of `profile_names()`, or the path of a TOML file. With `extends = "NAME or path"` it
-        takes over another profile: tables are merged key by key, lists replaced whole. The modules
-        it names under `modules`, on Python's path, are imported before the rest is checked.
+    With `extends = "NAME or path"` it takes over another profile: tables are merged key by key,
+    lists replaced whole. The modules it names under `modules`, on Python's path, are imported
+    before the rest is checked.
 
     Raises
     ------
@@ -115,18 +106,16 @@ def load_profile(name: str | Path) -> Profile:
     path = _find(name, Path())
     try:
         if not re.fullmatch(r"\w[\w.+@ -]*", path.stem):
-            raise UserError(
-                f"rename {path}: its results' folder can be called by letters, digits, _.+@-"
-            )
+            raise UserError(f"rename {path}: its results' folder takes letters, digits, _.+@-")
         values = _read(path, ())
         shipped = FOLDER / path.name
         if shipped.is_file() and shipped.read_bytes() != path.read_bytes():
-            raise UserError(
-                f"{path} is called like the package's, whose results it would replace; rename it"
-            )
+            raise UserError(f"rename {path}: its results would replace those of the package's")
         profile = Profile(path.stem, path.resolve(), parse_settings(values))
         for architecture in profile["architectures"]:
-            _check_architecture(profile, architecture)
+            options = profile.model_options(architecture)
+            _check_network(architecture, profile["image_size"], **options)
+            _check_recipes(profile, architecture)
         return profile
     except RecursionError:
         reason = "its tables or lists are nested too deeply"
@@ -171,21 +160,6 @@ def _merged(base: Any, over: Any) -> Any:
     return base | {name: _merged(base.get(name), value) for name, value in over.items()}
 
 
-def _check_architecture(profile: Profile, architecture: str) -> None:
-    """Check the network and every recipe for it."""
-    _check_network(architecture, profile["image_size"], **profile.model_options(architecture))
-    parse_recipe(profile.recipe(architecture), f"training.{architecture}")
-    unlearning = _of(profile["unlearning"], architecture)
-    check_values(unlearning, RECIPE_KINDS, f"unlearning.{architecture}")
-    for method in {**dict.fromkeys(profile["methods"]), **profile["method"]}:
-        where = f"method.{method}.{architecture}"
-        found = profile.hyperparameters(method, architecture)
-        methods.parse_hyperparameters(found, method, where)
-        for name, most in LARGEST.items():
-            if found.get(name, 0) > most:
-                raise UserError(f"{where}: {name} must be at most {most}, not {found[name]}")
-
-
 @cache
 def _check_network(architecture: str, image_size: int, **options: Any) -> None:
     """Build the network without its memory: what cannot be built is refused before it is due."""
@@ -195,3 +169,17 @@ def _check_network(architecture: str, image_size: int, **options: Any) -> None:
     spread = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     with torch.device("meta"):
         models.build(architecture, num_classes=10, image_size=size, seed=0, **spread, **options)
+
+
+def _check_recipes(profile: Profile, architecture: str) -> None:
+    found = {"training": profile.recipe(architecture)}
+    parse_recipe(found["training"], f"training.{architecture}")
+    shared = _of(profile["unlearning"], architecture)
+    check_values(shared, RECIPE_KINDS, f"unlearning.{architecture}")
+    for method in dict.fromkeys([*profile["methods"], *profile["method"]]):
+        found[f"method.{method}"] = values = profile.hyperparameters(method, architecture)
+        methods.parse_hyperparameters(values, method, f"method.{method}.{architecture}")
+    for (table, values), (name, most) in product(found.items(), LARGEST.items()):
+        if values.get(name, 0) > most:
+            where = f"{table}.{architecture}: {name}"
+            raise UserError(f"{where} must be at most {most}, not {values[name]}")

@@ -1,20 +1,19 @@
 """Do two sets of results agree? Cell by cell: identical, within tolerance, different."""
 
-import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from unlearnkit.results import Results
 
+ACCURACIES = ("quality", "robustness", "transfer")
 COMPARED = ("std", "channel_std", "trimmed_std")  # variance is the square of std
-Stages = list[dict[str, Any]]
 VERDICTS = ("identical", "within tolerance", "different", "not committed", "not computed")
+Stages = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """How a cell compares, one of `VERDICTS`; `worst`: the number furthest outside tolerance."""
 
     cell: str
@@ -25,14 +24,10 @@ class Comparison:
 def compare(ours: Results, committed: Results, *, points: float, ratio: float) -> list[Comparison]:
     """Compare results cell by cell.
 
-    Parameters
-    ----------
-    points : float
-        Tolerance of accuracies, in percent points.
-    ratio : float
-        Tolerance of a layer's spreads and of what methods report: the largest difference of a row
-        as a share of its largest value. Training on another processor rounds differently, so
-        results repeat to the last digit only on the machine that made them.
+    `points` is the tolerance of accuracies, in percent points. `ratio` is that of a layer's spreads
+    and of what methods report: the largest difference of a row as a share of its largest value.
+    Training on another processor rounds differently, so results repeat to the last digit only on
+    the machine that made them.
     """
     mine, theirs = ({r.cell.name: r.stages for r in some.records} for some in (ours, committed))
     names = sorted(mine.keys() | theirs.keys())
@@ -44,67 +39,56 @@ def _compared(
 ) -> Comparison:
     if mine is None or theirs is None:
         return Comparison(cell, "not computed" if mine is None else "not committed")
-    if {s["stage"]: s["key"] for s in mine} != {s["stage"]: s["key"] for s in theirs}:
-        return Comparison(cell, "different", "other settings")
-    pairs = [(s, there["value"]) for s in mine for there in theirs if s["stage"] == there["stage"]]
-    if all(stage["value"] == reference for stage, reference in pairs):
+    if mine == theirs:
         return Comparison(cell, "identical")
-    if any(_shape(stage["value"]) != _shape(reference) for stage, reference in pairs):
+    keys = [{(stage["stage"], stage["key"]) for stage in some} for some in (mine, theirs)]
+    if keys[0] != keys[1]:
+        return Comparison(cell, "different", "other settings")
+    ours, expected = _rows(mine), _rows(theirs)
+    lengths = [{name: len(row) for name, row in rows.items()} for rows in (ours, expected)]
+    if lengths[0] != lengths[1]:
         return Comparison(cell, "different", "other numbers are given")
-    distances = [
-        (distance, f"{stage['stage']} {what}: {distance:.1f} x the tolerance")
-        for stage, reference in pairs
-        for what, distance in _distances(stage, reference, points, ratio)
-    ]
-    worst, label = max(distances, default=(0.0, ""))
-    return Comparison(cell, *(("different", label) if worst > 1 else ("within tolerance",)))
+    worst, place = 0.0, ""
+    for name, row in ours.items():
+        apart, scale = np.abs(np.subtract(row, expected[name])).max(), points
+        if not name.startswith(ACCURACIES):
+            scale = ratio * (np.abs(expected[name]).max() or 1.0)
+        # Nothing is near a number that is none; the last digits are those of rounding.
+        distance = round(apart / scale, 9) if np.isfinite(apart) else np.inf
+        worst, place = max((worst, place), (distance, name))
+    if worst <= 1:
+        return Comparison(cell, "within tolerance")
+    return Comparison(cell, "different", f"{place}: {worst:.1f} x the tolerance")
 
 
-def _distances(
-    stage: dict[str, Any], reference: Any, points: float, ratio: float
-) -> Iterator[tuple[str, float]]:
-    """Yield (what, |difference| / tolerance) of every number of a stage."""
-    kind, value = stage["stage"].split("/")[0], stage["value"]
-    if kind == "quality":
-        for metric, number in value.items():
-            apart = abs(number - reference[metric])
-            yield metric, apart / points if math.isfinite(apart) else math.inf
-    elif kind in ("robustness", "transfer"):
-        for name, counts in value["sets"].items():
-            there = reference["sets"][name]
-            rows = zip(value["epsilons"], counts["right"], there["right"], strict=True)
-            for epsilon, right, expected in rows:
-                moved = 100 * abs(sum(right) - sum(expected)) / sum(counts["n"])
-                yield f"{name} at {epsilon:g}/255", moved / points
-    elif kind == "fairness":
-        for reading in (name for name in COMPARED if name in value):
-            rows = zip(value["layers"], value[reading], reference[reading], strict=True)
-            for layer, row, expected in rows:
-                yield f"{reading} {layer}", _row_distance(row, expected) / ratio
-    elif kind == "measure":
-        yield "value", _row_distance([value["value"]], [reference["value"]]) / ratio
-    else:
-        for name, number in value.get("log", {}).items():
-            yield name, _row_distance([number], [reference["log"][name]]) / ratio
+def _rows(stages: Stages) -> dict[str, list[float]]:
+    """Return the numbers to compare, by their names; accuracies in %."""
+    rows: dict[str, list[float]] = {}
+    for stage in stages:
+        name, value = stage["stage"], stage["value"]
+        if "sets" in value:
+            for which, counts in value["sets"].items():
+                for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
+                    accuracy = 100 * sum(right) / sum(counts["n"])
+                    rows[f"{name} {which} at {epsilon:g}/255"] = [accuracy]
+        elif "layers" in value:
+            for reading in value.keys() & COMPARED:
+                for layer, row in zip(value["layers"], value[reading], strict=True):
+                    rows[f"{name} {reading} {layer}"] = row
+        else:
+            numbers = value.get("log", value).items()
+            rows |= {f"{name} {what}": [n] for what, n in numbers if not isinstance(n, str)}
+    return rows
 
 
-def _row_distance(row: list[float], expected: list[float]) -> float:
-    """Return the largest difference over the largest expected value: infinite, if one is none."""
-    if not all(map(math.isfinite, (*row, *expected))):
-        return math.inf
-    scale = max(map(abs, expected)) or 1.0
-    return max(abs(a - b) for a, b in zip(row, expected, strict=True)) / scale
+def reproduction(ours: Results, committed: Results) -> str:
+    """Return the report's lines: how many cells of each verdict, and which are different.
 
-
-def _shape(value: Any) -> Any:
-    """Return the names and lengths of a JSON value, without its numbers."""
-    if isinstance(value, dict):
-        return {name: _shape(inner) for name, inner in value.items()}
-    return [_shape(inner) for inner in value] if isinstance(value, list) else None
-
-
-def summary(compared: list[Comparison], *, points: float, ratio: float) -> str:
-    """Return the report's lines: how many cells of each verdict, and which are different."""
+    The tolerances are those of our profile's [report].
+    """
+    table = ours.study["settings"]["report"]
+    points, ratio = table["tolerance_points"], table["tolerance_ratio"]
+    compared = compare(ours, committed, points=points, ratio=ratio)
     counts = Counter(comparison.verdict for comparison in compared)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
     lines = [

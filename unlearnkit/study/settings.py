@@ -31,10 +31,8 @@ def _module(name: str) -> str:
         importlib.import_module(name)
     except Exception as error:  # whatever a module of the user's own raises
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(
-            f"cannot import module {name!r} ({reason}); it must lie in the working folder or on "
-            "PYTHONPATH, and be free of errors"
-        ) from None
+        where = "it must lie in the working folder or on PYTHONPATH, and be free of errors"
+        raise UserError(f"cannot import module {name!r} ({reason}); {where}") from None
     return name
 
 
@@ -57,9 +55,9 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Radius = Annotated[Number, Field(gt=0, le=255)]  # in 1/255
 Method = Annotated[str, AfterValidator(lambda name: methods.get(name).name)]
 Architecture = Annotated[str, AfterValidator(_architecture)]
-BRIEF = {"missing": "is missing", "too_short": "must not be empty"}  # by pydantic's type of error
 Some, Once = Field(min_length=1), AfterValidator(_each_once)
 Rates = Annotated[list[Annotated[Number, Field(gt=0)]], Some, Once]
+Recipes = dict[Architecture, dict[str, Any]]
 
 
 class Table(BaseModel, strict=True, allow_inf_nan=False):
@@ -153,8 +151,8 @@ class Settings(Table):
     checkpoints: Annotated[list[Share], Once]
     forget: Annotated[list[Forget], Some]
     models: Models = Models()
-    training: dict[Architecture, dict[str, Any]] = {}
-    unlearning: dict[Architecture, dict[str, Any]] = {}
+    training: Recipes = {}
+    unlearning: Recipes = {}
     method: dict[Method, dict[str, Any]] = {}
     sweep: Sweep | None = None
     stand_in: dict[str, str] | None = None
@@ -176,18 +174,13 @@ class Settings(Table):
             if entry.methods is None and "all" not in entry.scopes:
                 raise UserError(f"forget #{number}.scopes must contain 'all'")
         for tables in (self.training, self.unlearning, *self.method.values()):
-            named = tables.keys() - for_all(tables)
+            named = {name for name in tables if isinstance(tables[name], dict)}
             for name in sorted(named):
                 _architecture(name)
             # `default` is for architectures without a table: where all have one, it has no use
-            if "default" in named and named >= set(self.architectures):
+            if named >= {"default", *self.architectures}:
                 del tables["default"]
         return self
-
-
-def for_all(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a method's table that are for all architectures."""
-    return {name: value for name, value in table.items() if not isinstance(value, dict)}
 
 
 def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,9 +191,7 @@ def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
         fault = error.errors(include_url=False)[0]
     place = ".".join(f"#{at + 1}" if isinstance(at, int) else at for at in fault["loc"])
     place = place.replace(".#", " #").removesuffix(".[key]")
-    if fault["type"] in BRIEF:
-        raise UserError(f"{place} {BRIEF[fault['type']]}")
-    if fault["type"] == "value_error":
-        raise UserError(f"{place}: {fault['ctx']['error']}".removeprefix(": "))
-    message = fault["msg"].replace("Input should be", "must be")
-    raise UserError(f"{place}: {message}, not {fault['input']!r}")
+    message = fault["msg"].removeprefix("Value error, ")
+    if message.startswith("Input should"):
+        message = f"{message.replace('Input should', 'must', 1)}, not {fault['input']!r}"
+    raise UserError(f"{place}: {message}".removeprefix(": "))

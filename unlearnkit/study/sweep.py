@@ -8,7 +8,6 @@ membership attack, so no test image is looked at.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -30,10 +29,7 @@ from unlearnkit.training import TrainingDiverged
 def held_out(profile: Profile, data: ImageData) -> ImageData:
     """Return `data` with the validation images of the sweep's seed in the test images' place.
 
-    Raises
-    ------
-    UserError
-        If the profile keeps no validation images, or has no [sweep].
+    A `UserError` tells of a profile that keeps no validation images, or has no [sweep].
     """
     if "sweep" not in profile.values:
         raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
@@ -54,14 +50,9 @@ def run_sweep(
 ) -> tuple[pd.DataFrame, bool]:
     """Try every rate of the profile's [sweep]; what the store holds is not done again.
 
-    Returns
-    -------
-    DataFrame
-        `SWEEP_COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate to four
-        decimals, Retrain's first with lr NaN; `chosen` marks the smallest gap. NaN where the
-        training diverged.
-    bool
-        Whether all rates were tried; not so if the deadline passed.
+    Returns the table, and whether all rates were tried before the deadline. The table has
+    `SWEEP_COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate to four
+    decimals, Retrain's first; `chosen` marks the smallest gap. NaN where the training diverged.
     """
     rows, whole = [], True
     workers = workers or default_workers(lab.device)
@@ -85,33 +76,32 @@ def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
     sweep, forget = profile["sweep"], profile["forget"][0]["set"]
     entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
     base = profile.with_values(forget=[entry], attack=[])
+    # A profile that extends another inherits its rates, also of what it leaves out.
+    tried = {
+        (architecture, method): rates
+        for architecture, table in sweep["rates"].items()
+        for method, rates in table.items()
+        if architecture in profile["architectures"] and method in profile["methods"]
+    }
 
     def part(step: Profile, pairs: Iterable[tuple[str, str]]) -> tuple[Lab, list[Cell]]:
         cells = [Cell(network, forget, name, "all", sweep["seed"]) for network, name in pairs]
         how = {"device": lab.device, "forget_seed": sweep["forget_seed"]}
         return Lab(step, data, lab.store, **how), cells
 
-    # A profile that extends another inherits its rates, also of what it leaves out.
-    tried = {
-        architecture: {name: table[name] for name in table if name in profile["methods"]}
-        for architecture, table in sweep["rates"].items()
-        if architecture in profile["architectures"]
-    }
-    yield part(base, [(architecture, "retrain") for architecture in tried])
-    longest = max((len(rates) for table in tried.values() for rates in table.values()), default=0)
-    for number in range(longest):
-        tables, pairs = deepcopy(base["method"]), []
-        for architecture, table in tried.items():
-            for method, rates in table.items():
-                if number < len(rates):
-                    own = tables.setdefault(method, {}).setdefault(architecture, {})
-                    own["lr"] = rates[number]
-                    pairs.append((architecture, method))
+    yield part(base, dict.fromkeys((architecture, "retrain") for architecture, _ in tried))
+    for number in range(max(map(len, tried.values()), default=0)):
+        pairs = [pair for pair in tried if number < len(tried[pair])]
+        tables = dict(base["method"])
+        for architecture, method in pairs:
+            own = tables.get(method, {})
+            known = own.get(architecture, own.get("default", {}))
+            rate = {"lr": tried[architecture, method][number]}
+            tables[method] = {**own, architecture: {**known, **rate}}
         yield part(base.with_values(method=tables), pairs)
 
 
 def _row(lab: Lab, cell: Cell) -> dict[str, Any]:
-    """Return the sweep's row of a cell: its quality where it is stored, NaN where it diverged."""
     entry = lab.done(lab.stages(cell)[1])
     rate = lab.profile.hyperparameters(cell.method, cell.architecture)["lr"]
     found = {name: entry.value[name] if entry else None for name in GAP_METRICS}
@@ -120,7 +110,7 @@ def _row(lab: Lab, cell: Cell) -> dict[str, Any]:
 
 def _chosen(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return the sweep's table: each rate's gap to Retrain, each method's smallest one marked."""
-    table = pd.DataFrame(list(rows), columns=SWEEP_COLUMNS[:7])
+    table = pd.DataFrame(rows, columns=SWEEP_COLUMNS[:7])
     exact = table["method"] == "retrain"
     reference = table[exact].set_index("architecture")[GAP_METRICS]
     reference = reference.reindex(table["architecture"]).to_numpy(dtype=float)
