@@ -5,8 +5,9 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -25,19 +26,9 @@ from unlearnkit.study import notebooks
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass
-class Place:
-    """A working folder, the project's folder and store in it, and a profile."""
-
-    folder: Path
-    project: Path
-    store: Path
-    profile: str
-    whole: str = ""  # the profile of which everything is computed
-
-
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Place:
+def place(tmp_path, monkeypatch) -> SimpleNamespace:
+    """A working folder, the project's folder and store in it, and a profile."""
     for name in ("OUTPUT", "DATA", "OWN_RESULTS"):
         monkeypatch.delenv(f"UNLEARNKIT_{name}", raising=False)
     project = tmp_path / "project"
@@ -48,12 +39,13 @@ def place(tmp_path, monkeypatch) -> Place:
         monkeypatch.setattr(module, "project_folder", lambda: project)
     monkeypatch.chdir(tmp_path)
     profile = str(write_profile(tmp_path, tiny_values(**VIT)))
-    return Place(tmp_path, project, project / "artifacts", profile)
+    store = project / "artifacts"
+    return SimpleNamespace(folder=tmp_path, project=project, store=store, profile=profile)
 
 
 @pytest.fixture
-def computed(place, tmp_path_factory) -> Place:
-    """The same with everything computed, for the whole tiny study."""
+def computed(place, tmp_path_factory) -> SimpleNamespace:
+    """The same with the whole tiny study computed, of which `whole` is the profile."""
     lab = whole_lab(tmp_path_factory)
     shutil.copytree(lab.store.folder, place.store)
     place.whole = str(lab.profile.path)
@@ -77,8 +69,6 @@ def one_line(capsys) -> str:
     return shown
 
 
-# ---- Mistakes --------------------------------------------------------------------------------
-
 MISTAKES = [
     ("compute --profile quik", "unknown profile 'quik'; known: "),
     ("compute --dataset cifar", "unknown dataset 'cifar'; known: digits"),
@@ -86,14 +76,12 @@ MISTAKES = [
     ("compute --dataset folder:", "folder: needs a path"),
     ("compute --dataset folder:~nosuchuser/x", "no folder '~nosuchuser/x'"),
     ("compute --dataset folder:" + 5000 * "x", "name too long"),
-    ("compute --dataset folder:.", "."),
     ("compute --workers 0", "--workers must be more than 0"),
-    ("compute --workers -2", "--workers must be more than 0"),
     ("compute --minutes 0", "--minutes must be more than 0"),
     ("compute --minutes nan", "--minutes must be more than 0"),
     *(
         (f"compute --device {name}", f"unknown device '{name}'; known: cpu, cuda, cuda:0, ...")
-        for name in ("gpu", "meta", "mps", "xpu:0", "cpu:", "cpu:3", "cuda:", "cuda:-1", "cuda:00")
+        for name in ("gpu", "meta", "xpu:0", "cpu:3", "cuda:", "cuda:-1", "cuda:00")
     ),
     ("compute --device cuda:99", "GPU; use cpu"),
     ("run 99", "unknown notebook '99'; known: "),
@@ -114,12 +102,6 @@ def test_a_mistake_is_one_line(place, capsys, command, message):
     assert main(words) == 2
     assert message in one_line(capsys).replace("File name", "name")
     assert not place.store.exists(), "nothing is written for a mistake"
-
-
-def test_a_report_without_results_says_how_to_compute_them(place, capsys):
-    dataset = images(place.folder / "my images", "a", "b")
-    assert main(["report", "--profile", place.profile, "--dataset", dataset]) == 2
-    assert f"compute --profile {place.profile} --dataset {dataset}" in one_line(capsys)
 
 
 IN_THE_WAY = ["locks", "results", "results/tiny", "results/tiny/cells"]
@@ -157,22 +139,22 @@ def test_ctrl_c_names_the_command_that_goes_on(place):
     assert "Traceback" not in error
 
 
-# ---- Computing -------------------------------------------------------------------------------
-
-
-def test_a_plan_writes_nothing(place, capsys):
+def test_plan_compute_accept_and_reproduce(place, capsys):
+    command = ["compute", "--profile", place.profile, "--workers", "1"]
     before = sorted(place.folder.rglob("*"))
-    assert main(["compute", "--profile", place.profile, "--plan"]) == 0
+    assert main([*command, "--plan"]) == 0
     shown = capsys.readouterr()
     assert "Study tiny: digits, 2 models, on " in shown.out and shown.err == ""
     assert "stored: 0 of 10 stages" in shown.out
     assert "to compute: 10 stages of 2 models" in shown.out
     assert "expected: unknown: nothing like it was recorded yet" in shown.out
-    assert sorted(place.folder.rglob("*")) == before
+    assert sorted(place.folder.rglob("*")) == before, "a plan writes nothing"
+    # A time limit ends well.
+    assert main([*command, "--accept", "--minutes", "1e-9"]) == 2
+    shown = capsys.readouterr()
+    assert "Stopped for the time limit; the same command goes on from here." in shown.out
+    assert "not accepted: 0 of 2 models so far" in shown.err
 
-
-def test_compute_accept_and_reproduce(place, capsys):
-    command = ["compute", "--profile", place.profile, "--workers", "1"]
     assert main(command) == 0
     own, committed = place.store / "results/tiny", place.project / "results/tiny"
     shown = capsys.readouterr().out
@@ -228,21 +210,14 @@ def test_a_failing_cell_and_a_damaged_file_are_a_line_each(
     assert len(list((computed.store / "results/failing/cells").iterdir())) == 2
 
 
-def test_a_time_limit_ends_well(place, capsys):
-    command = ["compute", "--profile", place.profile, "--workers", "1", "--accept"]
-    assert main([*command, "--minutes", "1e-9"]) == 2
-    shown = capsys.readouterr()
-    assert "Stopped for the time limit; the same command goes on from here." in shown.out
-    assert "not accepted: 0 of 2 models so far" in shown.err
-    assert not (place.project / "results").exists()
-
-
 def test_a_folder_with_an_awkward_name(place, capsys):
     dataset = images(place.folder / "my [best] photos: 100 %", "a cat", "dög")
     sets = [{"set": "class:a cat", "seeds": [0], "scopes": ["all"]}]
     values = tiny_values(**VIT | {"forget": sets, "train_images": 0, "test_images": 0})
     path = write_profile(place.folder, values | {"image_size": 16})
     command = ["compute", "--profile", str(path), "--workers", "1", "--dataset"]
+    assert main(["report", "--profile", str(path), "--dataset", dataset]) == 2
+    assert f"compute --profile {path} --dataset {dataset}" in one_line(capsys)
     assert main([*command, dataset]) == 0, capsys.readouterr().err
     own = place.store / "results/tiny@my-best-photos-100-"
     assert {path.name for path in (own / "cells").iterdir()} == {
@@ -270,28 +245,22 @@ def test_prune_shows_first_and_deletes_when_asked(computed, capsys):
     assert "expected: nothing to do" in capsys.readouterr().out, "what is needed is all there"
 
 
-# ---- Reports and notebooks -------------------------------------------------------------------
-
-
 def test_a_report_draws_the_committed_study_and_this_machines(computed, capsys):
     assert main(["compute", "--profile", computed.whole, "--workers", "1", "--accept"]) == 0
     assert main(["report", "--profile", computed.whole]) == 0
     shown = capsys.readouterr().out
     drawn = [computed.project / "figures/tiny", computed.store / "figures/tiny"]
-    endings = dict.fromkeys(TABLES, ("csv", "md", "tex"))
-    endings |= dict.fromkeys(FIGURES, ("png", "pdf", "csv"))
-    wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
+    wanted = {f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")}
+    wanted |= {f"{name}.{ending}" for name in FIGURES for ending in ("csv", "png", "pdf")}
     for folder in drawn:
         assert f"Tables and figures: {folder}" in shown
         assert {path.name for path in folder.iterdir()} == {*wanted, "provenance.json"}
-        assert all((folder / f"{name}.csv").read_text().count("\n") > 1 for name in endings)
+        assert all(path.read_text().count("\n") > 1 for path in folder.glob("*.csv"))
     provenance = json.loads((drawn[0] / "provenance.json").read_text())
     assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
 
 
-@pytest.mark.parametrize(
-    "name", ["figures", "figures/invented", "figures/invented/fig4_layerwise.png"]
-)
+@pytest.mark.parametrize("name", ["figures", "figures/invented/table1_models.csv"])
 def test_a_report_that_cannot_be_written(place, capsys, name):
     invented(few(), folder=place.project / "results/invented")
     path = place.project / name
@@ -312,7 +281,7 @@ def notebook(path: Path, *cells: str) -> Path:
 
 
 PARAMETERS = 'profile = "quick"\ndataset = ""'
-DAMAGED = {"cut": '{"cells": [', "empty": "", "list": "[]", "other": '{"a": 1}', "bytes": "\udcff"}
+DAMAGED = {"cut": '{"cells": [', "empty": "", "list": "[]", "bytes": "\udcff"}
 
 
 def test_run_executes_notebooks_and_redraws_what_is_committed(computed, capsys, monkeypatch):

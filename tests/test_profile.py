@@ -37,9 +37,8 @@ def changed(path, value):
 
 
 def written(folder, text, name="mine"):
-    path = folder / f"{name}.toml"
-    path.write_text(text)
-    return path
+    (folder / f"{name}.toml").write_text(text)
+    return folder / f"{name}.toml"
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -48,8 +47,6 @@ def test_shipped_values_are_those_of_the_committed_results_or_as_they_were(name)
     if name in DIGESTS:
         assert hashlib.sha256(as_text(profile.values).encode()).hexdigest()[:8] == DIGESTS[name]
         return
-    shown = next(e for e in profile["attack"] if e["name"] == profile["report"]["attack"])
-    assert len(profile["attack"]) == 4 and shown["everywhere"] and shown["transfer"]
     study = json.loads((committed_folder(name) / "study.json").read_text())
     assert as_text(profile.values) == as_text(study["settings"])
     for architecture, table in study["hyperparameters"].items():
@@ -110,9 +107,6 @@ def test_another_forget_set_is_another_study_everywhere():
     assert [entry["set"] for entry in other["forget"]] == ["class:5", "class:5", "class:3"]
 
 
-# ---- Errors: one line, of the place, what was found, and what is known or allowed -------------
-
-
 def refused(path, message):
     with pytest.raises(UserError) as caught:
         load_profile(path)
@@ -123,51 +117,37 @@ def refused(path, message):
     ("path", "value", "message"),
     [
         ("learning_rate", 1, "unknown key 'learning_rate'; known: description"),
-        ("measure.batchsize", 1, "measure: unknown key 'batchsize'; known: batch_size"),
         ("forget.0.seed", 1, "forget #1: unknown key 'seed'; known: set, seeds"),
         ("attack.0.options.step", 3, "attack #1: unknown option .* 'step'; known: steps"),
         ("training.resnet50.rate", 1.0, "of training.resnet50 'rate'; known: optimizer"),
-        ("method.cf.alpha", 1.0, "of method.cf.resnet50 'alpha'; known: optimizer"),
         ("method.cf.default", 3, "of method.cf.resnet50 'default'; known: optimizer"),
         ("method.cf.resnet5O", {"lr": 1.0}, "unknown architecture 'resnet5O'; known: resnet50"),
-        ("training.resnet5O", {}, "training.resnet5O: unknown architecture"),
         ("method.fc", {}, "method.fc: unknown method 'fc'; known: .*cf"),
         ("methods", ["cf", "fc"], "methods #2: unknown method 'fc'; known: .*retrain"),
         ("attack.0.name", "gpd", "unknown attack 'gpd'; known: noise, fgsm, pgd"),
         ("forget.0.scopes", ["al"], "forget #1.scopes #1: must be 'all', 'first'.* not 'al'"),
         ("forget.0.methods", ["cf"], "forget #1 is for all methods"),
-        ("architectures", ["default"], "unknown architecture 'default'"),
         ("report.attack", "fgsm", "unknown attack of report 'fgsm'; known: pgd"),
         ("unlearning.resnet50.lr", -1.0, "unlearning.resnet50: lr must be >= 0, not -1.0"),
         ("training.resnet50.lr", 10**400, "training.resnet50: lr must be a finite number"),
         ("training.resnet50.epochs", 10**6, "epochs must be at most 100000, not 1000000"),
         ("method.cf.batch_size", 10**7, "method.cf.resnet50: batch_size must be at most 1000000"),
-        ("training.resnet50.crop", 10**7, "crop must be at most"),
         ("method.salun.mask_fraction", 1.5, r"mask_fraction must be in \[0, 1\], not 1.5"),
         ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
-        ("attack.0.epsilons", [400], "less than or equal to 255"),
         ("attack.0.options.steps", 0, "steps of attack pgd is 0; it must be"),
         ("attack.0.options.steps", 10**400, "options.steps must be at most"),
-        ("attack.0.options.step_ratio", float("nan"), "step_ratio of attack pgd is nan"),
-        ("measure.batch_size", 10**7, "measure.batch_size: must be less than .* 1000000"),
-        ("image_size", 10**6, "image_size: must be less than or equal to 4096, not 1000000"),
         ("image_size", "16", "image_size: must be a valid integer, not '16'"),
         ("image_size", 15, "small_vit needs .* the image size one of patch"),
         ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),
-        ("models.resnet50.width", 1e9, "models.resnet50.width: must be less than or equal to 16"),
-        ("train_images", True, "train_images: must be a valid integer, not True"),
         ("forget.0.seeds", [-1], "seeds #1: must be greater than or equal to 0, not -1"),
-        ("methods", "cf", "methods: must be a valid list, not 'cf'"),
         ("measure", None, "measure: Field required"),
         ("sweep.rates.resnet50.cf", [float("inf")], "cf #1: must be a finite number, not inf"),
-        ("sweep.rates.resnet50.cf", [0.0], "sweep.rates.resnet50.cf #1: must be greater than 0"),
         (
             "sweep.rates.resnet50",
             {},
             "rates.resnet50: Dictionary should have at least 1 item",
         ),
-        ("sweep.rates", {}, "sweep.rates: Dictionary should have at least 1 item"),
         ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )

@@ -52,9 +52,7 @@ def verdict(ours, theirs=VALUES, **tolerance):
     ("path", "value", "distance"),
     [
         # |difference| / tolerance, by hand; points 2, ratio 0.1
-        ("quality/UA", 11.0, 0.5),
         ("quality/UA", 8.0, 1.0),
-        ("quality/UA", 13.0, 1.5),
         ("quality/TA", 80.0, 5.0),
         # 1 of 50 images is 2 points, and 5 of them 10
         ("robustness__pgd/sets/test/right/1", [11, 15], 1.0),
@@ -65,10 +63,7 @@ def verdict(ours, theirs=VALUES, **tolerance):
         # a row's largest value is 4: 0.2 is 5 %, 0.8 is 20 %
         ("fairness/std/0", [1.2, 4.0], 0.5),
         ("fairness/std/0", [1.0, 4.8], 2.0),
-        ("fairness/std/1", [0.05, 0.5], 1.0),
-        ("measure__own/value", 42.0, 0.5),
         ("measure__own/value", 48.0, 2.0),
-        ("unlearn/log/hit_ratio", 0.525, 0.5),
         ("unlearn/log/hit_ratio", 0.6, 2.0),
         ("unlearn/memory/total", 8, 0.0),
     ],
@@ -94,20 +89,16 @@ def test_tolerances_are_asked_for_separately_and_the_worst_is_named():
     assert verdict(ours).worst == "quality TA: 5.0 x the tolerance"
 
 
-MORE = {"test": ATTACKED["sets"]["test"], "forget": ATTACKED["sets"]["test"]}
-
-
 @pytest.mark.parametrize(
     "ours",
     [
         moved("unlearn/log/hit_ratio", NAN),
         moved("quality/UA", NAN),
         moved("fairness/std/0", [NAN, 4.0]),
-        moved("fairness/std/0", [1.0, NAN]),
+        moved("fairness/std/0", [1.0]),
         moved("unlearn/log", {"other": 0.5}),
-        moved("quality", {"UA": 10.0, "TA": 90.0, "new": 1.0}),
         moved("quality", {"UA": 10.0}),
-        moved("robustness__pgd/sets", MORE),
+        moved("robustness__pgd/sets", {"forget": ATTACKED["sets"]["test"]}),
     ],
 )
 def test_what_is_missing_or_no_number_is_different(ours):
