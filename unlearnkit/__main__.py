@@ -17,12 +17,13 @@ from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
 
 STOPPED = "Stopped for the time limit; the same command goes on from here."
+_say = partial(print, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
-    top.set_defaults(workers=None, minutes=None)
+    top.set_defaults(workers=None, minutes=None)  # also where a command has no such option
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     work = argparse.ArgumentParser(add_help=False)
     work.add_argument("--profile", default="quick", help="name, or path of a .toml file")
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = parser().parse_args(arguments)
-    warnings.showwarning = _warn
+    warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")
     began = time.monotonic()
     try:
         for name, value in (("workers", options.workers), ("minutes", options.minutes)):
@@ -88,8 +89,8 @@ def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
         parameters["dataset"] = options.dataset
     if source := source_folder(options.dataset or ""):
         parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
-    environment = {"UNLEARNKIT_OWN_RESULTS": "1"}
-    environment["UNLEARNKIT_STORE"] = str(default_folder().resolve())
+    store = str(default_folder().resolve())
+    environment = {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": store}
     redrawn = {f"results/{place.name}, redrawn": place for place in _committed()}
     if os.environ.get("UNLEARNKIT_OUTPUT"):
         environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
@@ -132,8 +133,8 @@ def compute(
             minutes = max(1, round(seconds / workers / 60))
             expected = f"about {minutes} min" if seconds else "nothing to do"
         print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
-        there, models = plan.stages - plan.lacking, len(plan.missing)
-        print(f"  stored: {there} of {plan.stages} stages in {lab.store.folder}")
+        stored, models = plan.stages - plan.lacking, len(plan.missing)
+        print(f"  stored: {stored} of {plan.stages} stages in {lab.store.folder}")
         print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")
         _say(f"  expected: {expected}")
         if options.plan:
@@ -154,8 +155,7 @@ def compute(
     late = [] if outcome.failed or outcome.stopped else then(profile.path, name)
     for line in late:
         _complain(line)
-    print("\n".join(lines))
-    print(f"Results: {own}")
+    print(*lines, f"Results: {own}", sep="\n")
     return 1 if outcome.failed or late else 0
 
 
@@ -201,19 +201,19 @@ def sweep(options: argparse.Namespace) -> int:
         lab, workers=options.workers, deadline=options.deadline, report=_say
     )
     print(table.round(4).to_string(index=False))
-    places = [run.note_source(profile, options.dataset)]
+    folder = run.note_source(profile, options.dataset)
     if not whole:
         print(STOPPED)
         if options.accept:
             raise UserError("not accepted: not all rates were tried")
         return 0
+    results.write_sweep(table, folder)
     if options.accept:
-        places.append(results.committed_folder(places[0].name))
-    for folder in places:
+        folder = results.committed_folder(folder.name)
         results.write_sweep(table, folder)
     for line in results.disagreements(run.hyperparameters(profile), table):
         print(f"The sweep's choice for profile {profile.name}: {line}")
-    print(f"Sweep: {places[-1] / 'sweeps'}")
+    print(f"Sweep: {folder / 'sweeps'}")
     return 0
 
 
@@ -230,7 +230,7 @@ def report(options: argparse.Namespace) -> int:
         raise
     # Where two are drawn into one folder, this machine's own: it comes last.
     for study in {study.output: study for study in map(read_study, folders)}.values():
-        print(f"Drawing from {study.folder} ({study.stamp})", flush=True)
+        _say(f"Drawing from {study.folder} ({study.stamp})")
         publish_all(study, lambda line: _say(f"  {line}"))
         print(f"Tables and figures: {study.output}")
     return 0
@@ -242,12 +242,11 @@ def _check_known(profile: str, dataset: str | None) -> None:
     from unlearnkit.study import load_profile
 
     own = load_profile(profile)["dataset"]
-    dataset = dataset or own
-    folder = source_folder(dataset)
+    folder = source_folder(dataset or own)
     if folder and not folder.is_dir():
         raise UserError(f"no folder {folder}")
-    if not folder and dataset not in DATASETS:
-        raise unknown("dataset", dataset, [*DATASETS, "folder:PATH"])
+    if not folder and (dataset or own) not in DATASETS:
+        raise unknown("dataset", dataset or own, [*DATASETS, "folder:PATH"])
 
 
 def readme(options: argparse.Namespace) -> int:
@@ -266,16 +265,8 @@ def prune(options: argparse.Namespace) -> int:
     return free(delete=options.yes, report=_say)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
 def _complain(line: object) -> None:
     print(f"unlearnkit: {line}", file=sys.stderr)
-
-
-def _warn(message: Warning | str, *_: object) -> None:
-    _complain(f"warning: {message}")
 
 
 if __name__ == "__main__":

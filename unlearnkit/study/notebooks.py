@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -60,32 +61,30 @@ def execute(
         raise UserError(f"cannot write into {folder}: {error.strerror}") from None
     # Two kernels that both use all cores wait for each other most of the time.
     environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // workers)), **environment}
-    tasks = [
-        delayed(_timed)(path.stem, _execute_one, path, folder / path.name, parameters, environment)
-        for path in paths
-    ]
-    tasks += [delayed(_timed)(title, function) for title, function in (also or {}).items()]
+    how = (folder, parameters, environment)
+    tasks = {path.stem: partial(_execute_one, path, *how) for path in paths} | dict(also or {})
+    calls = [delayed(_timed)(title, task) for title, task in tasks.items()]
     report(f"Notebooks, into {folder}:")
     failed = []
-    for title, seconds, error in Parallel(workers, return_as="generator_unordered")(tasks):
+    for title, seconds, error in Parallel(workers, return_as="generator_unordered")(calls):
         report(f"{title:<26} {seconds:6.1f} s   {f'FAILED {error}' if error else 'ok'}")
         if error:
             failed.append(f"{title} failed: {error}")
     return sorted(failed)
 
 
-def _timed(title: str, function: Callable, *of: Any) -> tuple[str, float, str]:
+def _timed(title: str, function: Callable[[], Any]) -> tuple[str, float, str]:
     """Call a function; return the title, the seconds it took, and what failed, "" if nothing."""
     began, error = time.perf_counter(), ""
     try:
-        function(*of)
+        function()
     except UserError as failure:
         error = one_line(failure)
     return title, time.perf_counter() - began, error
 
 
 def _execute_one(
-    path: Path, output: Path, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    path: Path, folder: Path, parameters: Mapping[str, Any], environment: Mapping[str, str]
 ) -> None:
     try:
         nbformat.validate(nbformat.read(path, as_version=4))
@@ -93,7 +92,7 @@ def _execute_one(
         with mock.patch.dict(os.environ, environment):  # a kernel takes over its parent's
             papermill.execute_notebook(
                 str(path),
-                str(output),
+                str(folder / path.name),
                 {name: value for name, value in parameters.items() if name in known},
                 kernel_name="python3",
                 progress_bar=False,
@@ -104,7 +103,7 @@ def _execute_one(
         where = f"In [{failure.exec_count}] ({failure.source.strip().splitlines()[0]!r})"
         raise UserError(f"{where}: {failure.ename}: {failure.evalue}") from None
     except OSError as failure:
-        raise UserError(f"cannot write {output}: {failure.strerror}") from None
+        raise UserError(f"cannot write {folder / path.name}: {failure.strerror}") from None
     except DeadKernelError as failure:
         raise UserError(f"its kernel died, perhaps for want of memory: {failure}") from None
     except Exception as failure:  # whatever damage leads to
