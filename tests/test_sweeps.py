@@ -113,6 +113,13 @@ def test_files_round_trip_and_a_choice_that_the_profile_does_not_follow(swept, t
     assert not any("method.cf" in line for line in results.disagreements(agreed, table))
 
 
+def test_a_rate_leaves_the_rest_of_the_default_table(tmp_path):
+    profile = tiny_profile(tmp_path, **VIT | {"method": {"cf": {"default": {"clip": 0.5}}}})
+    _, (part, _), *_ = sweep_labs(tiny_lab(profile, tmp_path / "store"))
+    found = part.profile.hyperparameters("cf", "small_vit")
+    assert (found["lr"], found["clip"]) == (1e-3, 0.5)
+
+
 def test_errors(tmp_path):
     with pytest.raises(UserError, match=r"has no \[sweep\]"):
         held_out(load_profile("quick"), made_data())
