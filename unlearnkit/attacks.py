@@ -119,24 +119,14 @@ def perturb(
 ) -> Tensor:
     """Return adversarial images against `model`, whether it gets the clean ones right or not.
 
-    The model and the global random state are left alone: a copy is attacked. `UserError` for what
-    does not fit.
+    The model and the global random state are left alone: a copy is attacked. `images` [N, 3, H, W]
+    are uint8 or float in [0, 1], `labels` [N] the true classes, `attack` a name in `ATTACKS`,
+    `options` its `attack_options`. `epsilon` is in pixel units in [0, 1]: L∞ bound, or standard
+    deviation of the noise; 0 returns the images. Random starts depend on `seed` and `batch_size`,
+    as every batch has its own. `UserError` for what does not fit.
 
-    Parameters
-    ----------
-    images, labels : Tensor [N, 3, H, W], uint8 or float in [0, 1]; Tensor [N], the true classes
-    attack, options
-        A name in `ATTACKS`, and what to set about it, see `attack_options`.
-    epsilon : float
-        Pixel units in [0, 1]: L∞ bound, or standard deviation of the noise. 0 returns the images.
-    batch_size, seed : int
-        Every batch has a seed of its own: random starts depend on both.
-
-    Returns
-    -------
-    Tensor [N, 3, H, W]
-        float32 in [0, 1], on the CPU, within the ball where the attack has one; a pixel the attack
-        left non-finite is the clean one. AutoAttack changes only the images it breaks.
+    Returns float32 [N, 3, H, W] in [0, 1], on the CPU, within the ball where the attack has one; a
+    pixel the attack left non-finite is the clean one. AutoAttack changes only images it breaks.
     """
     chosen, options = get_attack(attack), attack_options(attack, options)
     _check(images, labels, [epsilon])

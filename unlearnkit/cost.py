@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -62,22 +63,15 @@ class SavedBytes(saved_tensors_hooks):
         self.total = sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
-@dataclass
-class Peak:
-    """Filled in when `peak_memory` ends: bytes, NaN where the device cannot say."""
-
-    bytes: float = math.nan
-
-
 @contextmanager
-def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
-    """Measure the peak of the device's memory while the block runs.
+def peak_memory(device: str | torch.device = "cpu") -> Iterator[SimpleNamespace]:
+    """Measure the peak of the device's memory while the block runs, in `bytes` of what it yields.
 
     On CUDA the peak of what torch allocated on `device`; on a Linux CPU the peak resident size of
     the whole process, interpreter included; elsewhere NaN. Blocks do not nest: the inner one
     resets the outer one's mark.
     """
-    peak, resettable, kind = Peak(), False, torch.device(device).type
+    peak, kind, resettable = SimpleNamespace(bytes=math.nan), torch.device(device).type, False
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif kind == "cpu":

@@ -29,15 +29,13 @@ def class_sigma(
     `balanced` picks equally many images of each. `UserError` if they do not fit, or the model has
     no normalisation layer, or one that its forward pass leaves out.
 
-    Returns
-    -------
-    dict of reading -> float64 Tensor [L, C], on the CPU
-        L layers in the order of `norm_layers`, C classes; all spreads are divided by n.
-        'std' (sigma of the fairness-gap as we read it): over samples, channels and positions
-        pooled; 'variance': its square; 'channel_std': mean over channels of the standard deviation
-        over samples and positions; 'trimmed_std': 'std' without the 1 % of the class's images (one
-        in `TRIMMED`, rounded up, never all) that are furthest from its mean in the mean square, at
-        that layer. Small classes lose a larger part: compare classes of one size.
+    Returns for each reading float64 [L, C] on the CPU: L layers in the order of `norm_layers`, C
+    classes, all spreads divided by n. 'std' (sigma of the fairness-gap as we read it): over
+    samples, channels and positions pooled; 'variance': its square; 'channel_std': mean over
+    channels of the standard deviation over samples and positions; 'trimmed_std': 'std' without the
+    1 % of the class's images (one in `TRIMMED`, rounded up, never all) that are furthest from its
+    mean in the mean square, at that layer. Small classes lose a larger part: compare classes of one
+    size.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or len(labels) != len(images):
         got = f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"
@@ -157,9 +155,9 @@ class _Meter:
 def _counts(labels: Tensor, num_classes: int) -> Tensor:
     """Return how often each class occurs [C]; all must."""
     labels = labels.cpu()
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    counts = (labels[:, None] == torch.arange(num_classes)).sum(0)
+    if counts.sum() < len(labels):
         raise UserError(f"labels must lie in 0..{num_classes - 1}")
-    counts = torch.bincount(labels, minlength=num_classes)
     if not counts.all():
         absent = ", ".join(map(str, (counts == 0).nonzero()[:, 0].tolist()))
         raise UserError(f"every class needs images to be measured; none of class {absent}")

@@ -87,10 +87,9 @@ def quality(
         logits = metrics.predictions(model, images[index], batch_size=batch_size)
         return logits.argmax(1) == truth, metrics.true_class_confidence(logits, truth), truth
 
-    right, retain, _ = look(data.train_images, data.train_labels, split.retain)
-    value = {"RA": metrics.accuracy(right)}
-    right, forget, _ = look(data.train_images, data.train_labels, split.forget)
-    value["FA"] = metrics.accuracy(right)
+    kept, retain, _ = look(data.train_images, data.train_labels, split.retain)
+    gone, forget, _ = look(data.train_images, data.train_labels, split.forget)
+    value = {"RA": metrics.accuracy(kept), "FA": metrics.accuracy(gone)}
     value["UA"] = 100 - value["FA"]
     right, test, truth = look(data.test_images, data.test_labels, split.test)
     if split.forgotten_class is not None:
@@ -141,16 +140,10 @@ def robustness(
 ) -> dict[str, Any]:
     """Return what an attack on the model leaves right of each set of images.
 
-    Parameters
-    ----------
-    epsilons : in units of 1/255, above 0, in any order.
-    images : how many "test", "retain" and "forget" images to attack, drawn by `seed`.
-
-    Returns
-    -------
-    dict
-        `epsilons`: 0 and the others, ascending; `sets`: for each set with images `n` [C], the
-        images of each class, and `right` [epsilons][C], how many of them are still right.
+    `epsilons` are in units of 1/255, above 0, in any order; `images` says how many "test", "retain"
+    and "forget" images to attack, drawn by `seed`. Returned are `epsilons`, 0 and the others,
+    ascending, and `sets`: for each set with images `n` [C], the images of each class, and `right`
+    [epsilons][C], how many of them are still right.
     """
     sets, pictures, labels = _attacked(data, split, images, seed)
     how = {"options": options, "batch_size": batch_size, "seed": derive(seed, "attack")}

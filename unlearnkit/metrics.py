@@ -1,7 +1,6 @@
 """Predictions, accuracy, and membership inference."""
 
 import ctypes
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,7 +74,7 @@ def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> T
 
 def accuracy(correct: Tensor) -> float:
     """Return the percentage of true entries in a bool tensor; NaN where there is none to count."""
-    return 100.0 * correct.double().mean().item() if correct.numel() else math.nan
+    return 100.0 * correct.double().mean().item()
 
 
 def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
