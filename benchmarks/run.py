@@ -148,9 +148,7 @@ def epsilon_curve() -> Iterator[tuple]:
     floats = images.float() / 255
 
     def ours() -> None:
-        attacks.robust_curve(
-            model, images, labels, "pgd", epsilons, num_classes=CLASSES, batch_size=256, seed=0
-        )
+        attacks.robust_curve(model, images, labels, "pgd", epsilons, batch_size=256, seed=0)
 
     def plain() -> None:
         for epsilon in epsilons:

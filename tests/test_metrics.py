@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import differing, state_of
 from torch import nn
 
 from unlearnkit import measures
@@ -19,96 +20,70 @@ def identity(method, *, scope="all", seed=0, progress=1.0, architecture="resnet5
     return dict(zip(ID, (architecture, "random:0.1", method, scope, seed, progress), strict=True))
 
 
-# --- predictions and accuracy ----------------------------------------------------------------
-
-
 def test_predictions_match_a_plain_pass_and_restore_modes():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
     model.extend([nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 3)])
-    model.train()
     model[1].eval()
-    modes = [module.training for module in model.modules()]
-    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes, state = [module.training for module in model.modules()], state_of(model)
     images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
     found = predictions(model, images, batch_size=3)
     assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    expected = model.eval()(images.float() / 255)
+    assert not differing(model, state)
     assert found.dtype == torch.float32 and not found.is_inference() and not found.requires_grad
-    assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(found, predictions(model, images.float() / 255), atol=1e-5)
+    assert torch.allclose(found, model.eval()(images.float() / 255), atol=1e-5)
 
 
-def test_accuracy_is_a_percentage():
+def test_accuracy_is_a_percentage_and_confidence_the_true_classs_probability():
     assert accuracy(torch.tensor([True, False, True, True])) == 75.0
     assert math.isnan(accuracy(torch.zeros(0, dtype=torch.bool)))
-
-
-# --- membership inference --------------------------------------------------------------------
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
+    found = true_class_confidence(logits, torch.tensor([1, 0]))
+    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([0.75, 0.5], abs=1e-7)
 
 
 def uniform(low, high, count, seed):
     return np.random.default_rng(seed).uniform(low, high, count)
 
 
-def test_separable_members_and_others():
+def test_members_are_told_from_others_as_far_as_they_differ():
     retain, test = uniform(0.9, 1.0, 200, 0), uniform(0.0, 0.1, 200, 1)
-    assert mia_efficacy(retain, test, uniform(0.0, 0.1, 50, 2), seed=0) == 100
-    assert mia_efficacy(retain, test, uniform(0.9, 1.0, 50, 2), seed=0) == 0
-    half = np.concatenate([uniform(0.9, 1.0, 30, 3), uniform(0.0, 0.1, 10, 4)])
-    assert mia_efficacy(retain, test, half, seed=0) == 25
-
-
-def test_identical_distributions_give_about_half():
-    scores = [
-        mia_efficacy(*(uniform(0, 1, 300, 10 * s + k) for k in range(3)), seed=s) for s in range(8)
-    ]
-    assert 35 < np.mean(scores) < 65
+    low, high = uniform(0.0, 0.1, 10, 2), uniform(0.9, 1.0, 30, 3)
+    assert mia_efficacy(retain, test, low, seed=0) == 100
+    assert mia_efficacy(retain, test, high, seed=0) == 0
+    assert mia_efficacy(retain, test, np.concatenate([high, low]), seed=0) == 25
+    alike = [[uniform(0, 1, 200, 10 * seed + k) for k in range(3)] for seed in range(8)]
+    assert 35 < np.mean([mia_efficacy(*sides, seed=0) for sides in alike]) < 65
 
 
 @pytest.mark.parametrize(("members", "others"), [(300, 20), (20, 300)])
-def test_learns_from_equal_numbers(monkeypatch, members, others):
+def test_learns_from_equal_numbers_that_the_seed_draws(monkeypatch, members, others):
     import sklearn.svm
 
-    seen = {}
+    seen = []
 
     class Spy(sklearn.svm.SVC):
         def fit(self, features, targets):
-            seen.update(targets=targets, features=features[:, 0], options=self.get_params())
+            seen.append((features[:, 0], targets))
+            assert (self.C, self.gamma) == (3, "auto")
             return super().fit(features, targets)
 
     monkeypatch.setattr(sklearn.svm, "SVC", Spy)
-    retain, test = uniform(0.5, 1, members, 0), uniform(0, 0.5, others, 1)
-    mia_efficacy(retain, test, test, seed=0)
-    assert np.bincount(seen["targets"]).tolist() == [20, 20]
-    assert set(seen["features"][seen["targets"] == 1]) <= set(retain)
-    assert set(seen["features"][seen["targets"] == 0]) <= set(test)
-    assert (seen["options"]["C"], seen["options"]["gamma"]) == (3, "auto")
-
-
-def test_the_seed_chooses_the_subsample():
-    many, few = uniform(0.2, 1, 400, 0), uniform(0, 0.8, 40, 1)
-    forget = uniform(0, 1, 500, 2)
-    for retain, test in ((many, few), (few, many)):
-        scores = [mia_efficacy(retain, test, forget, seed=seed) for seed in (0, 0, 1, 2, 3)]
-        assert scores[0] == scores[1]
-        assert len(set(scores)) > 1
-
-
-def test_confidence_is_the_true_class_probability():
-    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
-    found = true_class_confidence(logits, torch.tensor([1, 0]))
-    assert found.dtype == torch.float64
-    assert torch.allclose(found, torch.tensor([0.75, 0.5], dtype=torch.float64), atol=1e-7)
+    retain, test = uniform(0.2, 1, members, 0), uniform(0, 0.8, others, 1)
+    for seed in (0, 0, 1):
+        mia_efficacy(retain, test, test, seed=seed)
+    for features, targets in seen:
+        assert np.bincount(targets).tolist() == [20, 20]
+        assert set(features[targets == 1]) <= set(retain)
+        assert set(features[targets == 0]) <= set(test)
+    first, again, other = (set(features) for features, _ in seen)
+    assert first == again != other
 
 
 @pytest.mark.parametrize("values", [[], [0.5, math.nan], [1.5], [[0.5]]])
 def test_confidences_that_are_none(values):
     with pytest.raises(UserError, match=r"forget confidences .* must be finite numbers in \[0, 1"):
         mia_efficacy([0.9, 0.8], [0.1, 0.2], values, seed=0)
-
-
-# --- a measure of one's own ------------------------------------------------------------------
 
 
 def test_a_measure_of_ones_own(monkeypatch, build, toy, split):
@@ -130,9 +105,9 @@ def test_a_measure_of_ones_own(monkeypatch, build, toy, split):
         measures.scalar(model, toy, split, name="nothing", **how)
     with pytest.raises(UserError, match="unknown measure 'drew'; known: draw, nothing"):
         measures.scalar(model, toy, split, name="drew", **how)
-
-
-# --- distances to retraining -----------------------------------------------------------------
+    for taken in ("UA", "average_gap", "seconds"):
+        with pytest.raises(UserError, match=f"cannot be called {taken}"):
+            measures.measure(taken)
 
 
 def quality_rows(who, ua, ra, ta, mia):
@@ -141,39 +116,30 @@ def quality_rows(who, ua, ra, ta, mia):
 
 
 def test_average_gap_closed_form():
-    rows = [
-        *quality_rows(identity("retrain"), 5, 100, 94, 12),
-        *quality_rows(identity("retrain", seed=1), 7, 100, 94, 12),
-        *quality_rows(identity("cf"), 1, 98, 95, 20),
-        *quality_rows(identity("cf", seed=1), 1, 98, 95, 20),
-        *quality_rows(identity("cf", scope="last"), 5, 100, 94, 12),
-        *quality_rows(identity("cf", architecture="small_vit"), 1, 98, 95, 20),
-        *quality_rows(identity("retrain", scope="last"), 0, 0, 0, 0),
-        *quality_rows(identity("original", progress=0.5), 9, 96, 90, 12),
-        # A missing metric is not skipped.
-        *quality_rows(identity("ga"), 5, 100, 94, 12)[:3],
+    known = [  # who, their UA, RA, TA and MIA, and the gap
+        (identity("retrain"), (5, 100, 94, 12), 0),
+        (identity("retrain", seed=1), (7, 100, 94, 12), 0),
+        (identity("cf"), (1, 98, 95, 20), (4 + 2 + 1 + 8) / 4),
+        (identity("cf", seed=1), (1, 98, 95, 20), (6 + 2 + 1 + 8) / 4),
+        (identity("cf", scope="last"), (5, 100, 94, 12), 0),
+        (identity("cf", architecture="small_vit"), (1, 98, 95, 20), None),
+        (identity("retrain", scope="last"), (0, 0, 0, 0), (5 + 100 + 94 + 12) / 4),
+        (identity("original", progress=0.5), (9, 96, 90, 12), (4 + 4 + 4 + 0) / 4),
     ]
+    rows = [row for who, values, _ in known for row in quality_rows(who, *values)]
+    # A missing metric is not skipped.
+    rows += quality_rows(identity("ga"), 5, 100, 94, 12)[:3]
     found = average_gap(pd.DataFrame(rows))
     assert list(found.columns) == [*ID, "average_gap"] and len(found) == 9
-
-    def gap(**who):
-        mask = pd.concat([found[key] == value for key, value in who.items()], axis=1)
-        return found.loc[mask.all(axis=1), "average_gap"].item()
-
-    base = {"architecture": "resnet50", "scope": "all"}
-    assert gap(method="retrain", seed=0, **base) == 0
-    assert gap(method="cf", seed=0, **base) == (4 + 2 + 1 + 8) / 4
-    assert gap(method="cf", seed=1, **base) == (6 + 2 + 1 + 8) / 4
-    assert gap(method="original", **base) == (4 + 4 + 4 + 0) / 4
-    assert gap(method="cf", scope="last") == 0
-    assert math.isnan(gap(method="cf", architecture="small_vit"))
-    assert math.isnan(gap(method="ga", **base))
+    gaps = found.astype(object).where(found.notna(), None).set_index(ID)["average_gap"].to_dict()
+    assert gaps.pop(tuple(identity("ga").values())) is None
+    assert gaps == {tuple(who.values()): gap for who, _, gap in known}
 
 
 def robust_rows(who, accuracies, class_index=-1, access="white-box"):
     setting = {"attack": "pgd", "images": "test", "access": access, "class_index": class_index}
     return [
-        {**who, **setting, "n": 100, "epsilon": epsilon, "accuracy": value}
+        {**who, **setting, "epsilon": epsilon, "accuracy": value}
         for epsilon, value in accuracies.items()
     ]
 
@@ -188,19 +154,11 @@ def test_drop_and_excess_closed_form():
         *robust_rows(identity("retrain"), {0.0: 90, 0.01: 40}, class_index=3),
         *robust_rows(identity("retrain", scope="last"), {0.0: 1, 0.01: 1}),
     ]
-    frame = pd.DataFrame(rows)
-    frame.index = range(100, 100 + len(frame))
+    frame = pd.DataFrame(rows, index=range(100, 100 + len(rows)))
     found = excess(frame)
-    assert found.index.equals(frame.index) and "drop" not in frame
-    assert found[frame.columns].equals(frame)
+    assert found.index.equals(frame.index) and found[frame.columns].equals(frame)
+    assert "drop" not in frame
     assert found["drop"].tolist()[:9] == [60, 0, 40, 0, 70, 0, 10, 0, 38]
     assert found["excess"].tolist()[:5] == [60 - 59, 0, 40 - 34, 0, 70 - 50]
     assert found["excess"].isna().tolist()[5:9] == [True] * 4
-    retrain = found[(found["method"] == "retrain") & (found["scope"] == "all")]
-    assert (retrain["excess"] == 0).all() and len(retrain) == 5
-
-
-@pytest.mark.parametrize("name", ["UA", "average_gap", "seconds"])
-def test_a_measure_takes_no_name_of_the_tables(name):
-    with pytest.raises(UserError, match=f"cannot be called {name}"):
-        measures.measure(name)
+    assert found["excess"].tolist()[9:14] == [0] * 5

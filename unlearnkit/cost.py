@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,7 @@ class MemoryCount:
 
     @property
     def total(self) -> int:
-        """Sum of the parts, in bytes."""
         return self.parameters + self.gradients + self.optimizer + self.activations
-
-
-class _Saved:
-    """What autograd keeps instead of the tensor; dies with the graph node that saved it."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
 
 
 class SavedBytes(saved_tensors_hooks):
@@ -47,58 +40,49 @@ class SavedBytes(saved_tensors_hooks):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(self._pack, lambda handle: handle.tensor)
+        super().__init__(self._pack, lambda kept: kept)
         self.total = 0
         self._known = [*model.parameters(), *model.buffers()]
-        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._saved: list[weakref.ref[Tensor]] = []
 
     def __enter__(self) -> "SavedBytes":
         super().__enter__()
         return self
 
-    def _pack(self, tensor: Tensor) -> _Saved:
+    def _pack(self, tensor: Tensor) -> Tensor:
         # Detached: an output would hold the node that holds it, and neither would ever be freed.
-        handle = _Saved(tensor.detach())
-        self._saved.add(handle)
-        return handle
+        kept = tensor.detach()
+        self._saved.append(weakref.ref(kept))  # dies with the graph node that saved it
+        return kept
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
         known = {tensor.untyped_storage().data_ptr() for tensor in self._known}
-        storages = [handle.tensor.untyped_storage() for handle in self._saved]
+        storages = [kept.untyped_storage() for ref in self._saved if (kept := ref()) is not None]
         sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
         self.total = sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
-@dataclass
-class Peak:
-    """Filled in when `peak_memory` ends: bytes, NaN where the device cannot say."""
-
-    bytes: float = math.nan
-
-
 @contextmanager
-def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
-    """Measure the peak of the device's memory while the block runs.
+def peak_memory(device: str | torch.device = "cpu") -> Iterator[SimpleNamespace]:
+    """Measure the peak of the device's memory while the block runs, in `bytes` of what it yields.
 
     On CUDA the peak of what torch allocated on `device`; on a Linux CPU the peak resident size of
     the whole process, interpreter included; elsewhere NaN. Blocks do not nest: the inner one
     resets the outer one's mark.
     """
-    peak, resettable, cuda = Peak(), False, torch.device(device).type == "cuda"
-    if cuda:
+    peak, kind, resettable = SimpleNamespace(bytes=math.nan), torch.device(device).type, False
+    if kind == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif torch.device(device).type == "cpu":
+    elif kind == "cpu":
         with suppress(OSError):
             resettable = Path("/proc/self/clear_refs").write_text("5") > 0
-    try:
-        yield peak
-    finally:
-        if cuda:
-            peak.bytes = float(torch.cuda.max_memory_allocated(device))
-        elif resettable:
-            mark = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
-            peak.bytes = 1024.0 * int(mark.split()[0])
+    yield peak
+    if kind == "cuda":
+        peak.bytes = float(torch.cuda.max_memory_allocated(device))
+    elif resettable:
+        mark = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+        peak.bytes = 1024.0 * int(mark.split()[0]) if mark else math.nan
 
 
 def has_bf16(device: torch.device) -> bool:

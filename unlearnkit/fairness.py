@@ -25,23 +25,17 @@ def class_sigma(
     of squared deviations (M2) are kept, in float64, and merged batch by batch (Chan, Golub and
     LeVeque, 1979), and two numbers for each image and layer; no activation is stored.
 
-    Parameters
-    ----------
-    images, labels : uint8 Tensor [N, 3, H, W], int64 Tensor [N] in [0, num_classes)
-        Every class must occur; `balanced` picks equally many images of each.
+    `images` are uint8 [N, 3, H, W], `labels` int64 [N] in [0, num_classes): every class must occur;
+    `balanced` picks equally many images of each. `UserError` if they do not fit, or the model has
+    no normalisation layer, or one that its forward pass leaves out.
 
-    Returns
-    -------
-    dict of reading -> float64 Tensor [L, C], on the CPU
-        L layers in the order of `norm_layers`, C classes; all spreads are divided by n.
-        'std' (sigma of the fairness-gap as we read it): over samples, channels and positions
-        pooled; 'variance': its square; 'channel_std': mean over channels of the standard deviation
-        over samples and positions; 'trimmed_std': 'std' without the 1 % of the class's images (one
-        in `TRIMMED`, rounded up, never all) that are furthest from its mean in the mean square, at
-        that layer. Small classes lose a larger part: compare classes of one size.
-
-    `UserError` if images or labels do not fit, a class has no images, or the model no normalisation
-    layer or one that its forward pass leaves out.
+    Returns for each reading float64 [L, C] on the CPU: L layers in the order of `norm_layers`, C
+    classes, all spreads divided by n. 'std' (sigma of the fairness-gap as we read it): over
+    samples, channels and positions pooled; 'variance': its square; 'channel_std': mean over
+    channels of the standard deviation over samples and positions; 'trimmed_std': 'std' without the
+    1 % of the class's images (one in `TRIMMED`, rounded up, never all) that are furthest from its
+    mean in the mean square, at that layer. Small classes lose a larger part: compare classes of one
+    size.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or len(labels) != len(images):
         got = f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"
@@ -61,15 +55,10 @@ def class_sigma(
             for meter in meters.values():
                 meter.labels = truth.to(device)
             model(to_float(batch, device))
-    rows = []
     for layer in layers:
-        meter = meters[layer.module]
-        if not meter.images:
+        if not meters[layer.module].images:
             raise UserError(f"normalisation layer {layer.name} takes no part in the forward pass")
-        variance = meter.m2 / meter.count
-        pooled = variance.mean(1) + meter.mean.var(1, correction=0)
-        row = (pooled.sqrt(), pooled, variance.sqrt().mean(1), meter.trimmed().sqrt())
-        rows.append(torch.stack(row))
+    rows = [meters[layer.module].readings() for layer in layers]
     return dict(zip(READINGS, torch.stack(rows, 1).cpu(), strict=True))
 
 
@@ -78,14 +67,10 @@ def balanced(labels: Tensor, per_class: int, num_classes: int, seed: int) -> Ten
 
     `per_class` is a wish: no class gives more than the smallest one has; 0 takes that many.
     """
-    counts = _counts(labels, num_classes)
-    take = min(int(counts.min()), per_class or len(labels))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    # a stable sort by class keeps the random order within each class
-    order = order[labels.cpu()[order].argsort(stable=True)]
-    first = counts.cumsum(0) - counts
-    return order[(first[:, None] + torch.arange(take)).flatten()].sort().values
+    take = min(int(_counts(labels, num_classes).min()), per_class or len(labels))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    drawn = labels.cpu()[order]
+    return torch.cat([order[drawn == c][:take] for c in range(num_classes)]).sort().values
 
 
 def fairness_gap(sigma: Tensor) -> Tensor:
@@ -109,10 +94,10 @@ class _Meter:
         self.labels = torch.zeros(0)  # of the batch under way
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        means, m2, positions = self._per_sample(output)
         if output.device.type == "mps":  # it has no float64
-            means, m2 = means.cpu(), m2.cpu()
-        means, m2, labels = means.double(), m2.double(), self.labels.to(means.device)
+            output = output.cpu()
+        means, m2, positions = self._per_sample(output)
+        means, m2, labels = means.double(), m2.double(), self.labels.to(output.device)
         pooled = means.mean(1, keepdim=True)
         around = m2.mean(1) / positions + (means - pooled).square_().mean(1)
         self.images.append((pooled[:, 0], around, labels))
@@ -143,36 +128,36 @@ class _Meter:
             # windows and tokens folded into the batch axis stand sample by sample
             output = output.movedim(1, -1) if maps else output
             flat, axis = output.reshape(size, -1, output.shape[-1]), 1
-        step = max(1, _PIECE * size // flat.numel()) if flat.device.type == "cpu" else size
-        buffer = torch.empty_like(flat[:step], dtype=torch.float32)
         means, m2 = [], []
-        for piece in flat.split(step):
-            mean = piece.float().mean(axis, keepdim=True)
+        step = max(1, _PIECE * size // flat.numel()) if flat.device.type == "cpu" else size
+        for piece in flat.float().split(step):
+            mean = piece.mean(axis, keepdim=True)
             means.append(mean.squeeze(axis))
-            off = torch.sub(piece, mean, out=buffer[: len(piece)])
-            m2.append(off.square_().sum(axis))
+            m2.append((piece - mean).square_().sum(axis))
         return torch.cat(means), torch.cat(m2), flat.shape[axis]
 
-    def trimmed(self) -> Tensor:
-        """Return the pooled variance of each class without its furthest images [C]."""
+    def readings(self) -> Tensor:
+        """Return the spread of each class [readings, C]."""
+        variance = self.m2 / self.count
+        pooled = variance.mean(1) + self.mean.var(1, correction=0)
         means, around, labels = (torch.cat(part) for part in zip(*self.images, strict=True))
         off = means - self.mean.mean(1)[labels]
         distance = around + off.square()
-        order = distance.argsort()
-        order = order[labels[order].argsort(stable=True)]
-        found = []
-        for mine in order.split(labels.bincount(minlength=self.num_classes).tolist()):
+        order, trimmed = distance.argsort(), []
+        for c in range(self.num_classes):
+            mine = order[labels[order] == c]
             kept = mine[: max(1, len(mine) - -(-len(mine) // TRIMMED))]
-            found.append(distance[kept].mean() - off[kept].mean().square())
-        return torch.stack(found).clamp(min=0)
+            trimmed.append(distance[kept].mean() - off[kept].mean().square())
+        trimmed_std = torch.stack(trimmed).clamp(min=0).sqrt()
+        return torch.stack([pooled.sqrt(), pooled, variance.sqrt().mean(1), trimmed_std])
 
 
 def _counts(labels: Tensor, num_classes: int) -> Tensor:
     """Return how often each class occurs [C]; all must."""
     labels = labels.cpu()
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    counts = (labels[:, None] == torch.arange(num_classes)).sum(0)
+    if counts.sum() < len(labels):
         raise UserError(f"labels must lie in 0..{num_classes - 1}")
-    counts = torch.bincount(labels, minlength=num_classes)
     if not counts.all():
         absent = ", ".join(map(str, (counts == 0).nonzero()[:, 0].tolist()))
         raise UserError(f"every class needs images to be measured; none of class {absent}")

@@ -45,11 +45,6 @@ def measure(name: str, *, title: str = "", digits: int = 1, version: int = 1) ->
     """Register a function (model, data, split, *, seed, batch_size) -> float; again to replace it.
 
     `version` is part of every stored result's key: raise it when the measure's meaning changes.
-
-    Raises
-    ------
-    UserError
-        If a number of the study's own has that name.
     """
     if name in RESERVED:
         raise UserError(f"a measure cannot be called {name}: the tables have one of that name")
@@ -86,24 +81,26 @@ def quality(
     `mia_images` limits members and non-members each; 0 takes as many as there are.
     """
 
-    def look(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def look(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         index = index.to(images.device)
-        return metrics.predictions(model, images[index], batch_size=batch_size), labels[index].cpu()
+        truth = labels[index].cpu()
+        logits = metrics.predictions(model, images[index], batch_size=batch_size)
+        return logits.argmax(1) == truth, metrics.true_class_confidence(logits, truth), truth
 
-    retain = look(data.train_images, data.train_labels, split.retain)
-    forget = look(data.train_images, data.train_labels, split.forget)
-    test = look(data.test_images, data.test_labels, split.test)
-    value = {"RA": _accuracy(*retain), "FA": _accuracy(*forget)}
+    kept, retain, _ = look(data.train_images, data.train_labels, split.retain)
+    gone, forget, _ = look(data.train_images, data.train_labels, split.forget)
+    value = {"RA": metrics.accuracy(kept), "FA": metrics.accuracy(gone)}
     value["UA"] = 100 - value["FA"]
+    right, test, truth = look(data.test_images, data.test_labels, split.test)
     if split.forgotten_class is not None:
-        inside = test[1] == split.forgotten_class
-        value["TA_forgotten"] = _accuracy(test[0][inside], test[1][inside])
-        test = test[0][~inside], test[1][~inside]
-    value["TA"] = _accuracy(*test)
-    sides = [metrics.true_class_confidence(*side) for side in (retain, test, forget)]
+        inside = truth == split.forgotten_class
+        value["TA_forgotten"] = metrics.accuracy(right[inside])
+        right, test = right[~inside], test[~inside]
+    value["TA"] = metrics.accuracy(right)
     generator, limit = stream(seed, "membership"), mia_images or None
-    sides[:2] = [side[torch.randperm(len(side), generator=generator)[:limit]] for side in sides[:2]]
-    value["MIA"] = metrics.mia_efficacy(*sides, seed=seed)
+    retain = retain[torch.randperm(len(retain), generator=generator)[:limit]]
+    test = test[torch.randperm(len(test), generator=generator)[:limit]]
+    value["MIA"] = metrics.mia_efficacy(retain, test, forget, seed=seed)
     return value
 
 
@@ -114,8 +111,8 @@ def sigma(
 
     `images_per_class` is a wish; 0 takes as many as the rarest class has.
     """
-    wish, count = images_per_class or None, data.num_classes
-    index = fairness.balanced(data.test_labels, wish, count, derive(seed, "fairness"))
+    count, seed = data.num_classes, derive(seed, "fairness")
+    index = fairness.balanced(data.test_labels, images_per_class, count, seed)
     index = index.to(data.test_images.device)
     images, labels = data.test_images[index], data.test_labels[index]
     found = fairness.class_sigma(model, images, labels, num_classes=count, batch_size=batch_size)
@@ -143,21 +140,16 @@ def robustness(
 ) -> dict[str, Any]:
     """Return what an attack on the model leaves right of each set of images.
 
-    Parameters
-    ----------
-    epsilons : in units of 1/255, above 0, in any order.
-    images : how many "test", "retain" and "forget" images to attack, drawn by `seed`.
-
-    Returns
-    -------
-    dict
-        `epsilons`: 0 and the others, ascending; `sets`: for each set with images `n` [C], the
-        images of each class, and `right` [epsilons][C], how many of them are still right.
+    `epsilons` are in units of 1/255, above 0, in any order; `images` says how many "test", "retain"
+    and "forget" images to attack, drawn by `seed`. Returned are `epsilons`, 0 and the others,
+    ascending, and `sets`: for each set with images `n` [C], the images of each class, and `right`
+    [epsilons][C], how many of them are still right.
     """
-    pictures, labels, sets = _attacked(data, split, images, seed)
-    how = _how(data, attack, options, [0, *epsilons], seed, batch_size)
-    right = attacks.robust_curve(model, pictures, labels, **how)
-    return _counted(right, labels, sets, epsilons, data.num_classes)
+    sets, pictures, labels = _attacked(data, split, images, seed)
+    how = {"options": options, "batch_size": batch_size, "seed": derive(seed, "attack")}
+    steps = [0.0, *(epsilon / 255 for epsilon in sorted(epsilons))]
+    right = attacks.robust_curve(model, pictures, labels, attack, steps, **how)
+    return _counted(sets, right, epsilons)
 
 
 def adversarial(
@@ -167,36 +159,33 @@ def adversarial(
 
     Keywords as in `robustness`, which attacks the same images.
     """
-    pictures, labels, _ = _attacked(data, split, images, how["seed"])
-    return attacks.transfer_images(source_model, pictures, labels, **_how(data, **how))
+    _, pictures, labels = _attacked(data, split, images, how["seed"])
+    how["seed"] = derive(how["seed"], "attack")
+    steps = [epsilon / 255 for epsilon in sorted(how.pop("epsilons"))]
+    made = [attacks.perturb(source_model, pictures, labels, epsilon=e, **how) for e in steps]
+    return torch.stack(made)
 
 
 def transfer(
-    model: nn.Module,
-    adversarial_images: Tensor,
-    data: ImageData,
-    split: Split,
-    *,
-    images: Mapping[str, int],
-    **how: Any,
+    model: nn.Module, adversarial_images: Tensor, data: ImageData, split: Split, **how: Any
 ) -> dict[str, Any]:
     """Return what `adversarial`'s images leave right on another model, as `robustness` does.
 
     An image that the model gets wrong when clean stays wrong, unless the attack is random noise.
     """
-    pictures, labels, sets = _attacked(data, split, images, how["seed"])
+    sets, pictures, labels = _attacked(data, split, how["images"], how["seed"])
     shown = (pictures, *adversarial_images)
     right = [attacks.score_images(model, x, labels, batch_size=how["batch_size"]) for x in shown]
     right = torch.stack(right)
     if attacks.get_attack(how["attack"]).norm:
         right = right & right[0]
-    return _counted(right, labels, sets, how["epsilons"], data.num_classes)
+    return _counted(sets, right, how["epsilons"])
 
 
 def _attacked(
     data: ImageData, split: Split, counts: Mapping[str, int], seed: int
-) -> tuple[Tensor, Tensor, dict[str, slice]]:
-    """Return the images [N, 3, H, W] and labels [N] to attack, and where each set lies in them."""
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return each set's classes, one-hot [N, C]; the images and labels of all, to be attacked."""
     test = split.test
     if split.forgotten_class is not None:
         test = test[data.test_labels.cpu()[test] != split.forgotten_class]
@@ -205,53 +194,23 @@ def _attacked(
         "retain": (data.train_images, data.train_labels, split.retain),
         "forget": (data.train_images, data.train_labels, split.forget),
     }
-    sets, images, labels, start = {}, [], [], 0
+    sets, images, labels = {}, [], []
     for name, (all_images, all_labels, index) in sources.items():
         order = torch.randperm(len(index), generator=stream(seed, "attacked", name))
         chosen = index[order[: counts[name]]].sort().values.to(all_images.device)
         images.append(all_images[chosen])
         labels.append(all_labels[chosen])
-        if len(chosen):
-            sets[name] = slice(start, start + len(chosen))
-        start += len(chosen)
-    return torch.cat(images), torch.cat(labels), sets
-
-
-def _how(
-    data: ImageData,
-    attack: str,
-    options: Mapping[str, Any],
-    epsilons: Sequence[float],
-    seed: int,
-    batch_size: int,
-) -> dict[str, Any]:
-    return {
-        "attack": attack,
-        "options": options,
-        "epsilons": [epsilon / 255 for epsilon in sorted(epsilons)],
-        "num_classes": data.num_classes,
-        "batch_size": batch_size,
-        "seed": derive(seed, "attack"),
-    }
+        sets[name] = nn.functional.one_hot(labels[-1].cpu(), data.num_classes)
+    return sets, torch.cat(images), torch.cat(labels)
 
 
 def _counted(
-    right: Tensor,
-    labels: Tensor,
-    sets: Mapping[str, slice],
-    epsilons: Sequence[float],
-    num_classes: int,
+    sets: Mapping[str, Tensor], right: Tensor, epsilons: Sequence[float]
 ) -> dict[str, Any]:
-    one_hot = torch.nn.functional.one_hot(labels.cpu(), num_classes)
+    parts = right.long().split([len(classes) for classes in sets.values()], dim=1)
     counts = {
-        name: {
-            "n": one_hot[part].sum(0).tolist(),
-            "right": (right[:, part].long() @ one_hot[part]).tolist(),
-        }
-        for name, part in sets.items()
+        name: {"n": classes.sum(0).tolist(), "right": (part @ classes).tolist()}
+        for (name, classes), part in zip(sets.items(), parts, strict=True)
+        if len(classes)
     }
     return {"epsilons": [0.0, *sorted(map(float, epsilons))], "sets": counts}
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return metrics.accuracy(logits.argmax(1) == labels)

@@ -1,7 +1,6 @@
 """Predictions, accuracy, and membership inference."""
 
 import ctypes
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,14 +37,11 @@ def device_of(model: nn.Module) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
-def prefers_channels_last(model: nn.Module) -> bool:
-    """Say whether `model` is convolutional; a single convolution is but a patch embedding."""
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
-
-
 def layout(model: nn.Module) -> torch.memory_format:
-    """Return the memory format of images that `model` is fast on."""
-    return torch.channels_last if prefers_channels_last(model) else torch.contiguous_format
+    """Return the memory format `model` is fast on: channels last if it is convolutional."""
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    # a single convolution is but a patch embedding
+    return torch.channels_last if convolutions > 1 else torch.contiguous_format
 
 
 def keep_pages() -> None:
@@ -65,17 +61,12 @@ def keep_pages() -> None:
 def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
     """Return the logits of `model` in evaluation mode, float32 [N, C] on the CPU.
 
-    Parameters
-    ----------
-    model : Module
-        Taking float images in [0, 1]. Its modes are restored.
-    images : Tensor [N, 3, H, W]
-        uint8, or float in [0, 1], on any device; moved batch by batch.
+    `images` [N, 3, H, W] are uint8, or float in [0, 1], on any device; moved batch by batch.
     """
-    device = device_of(model)
+    device, fast = device_of(model), layout(model)
     with evaluating(model), torch.inference_mode():
         batches = [
-            model(to_float(batch, device).contiguous(memory_format=layout(model))).float().cpu()
+            model(to_float(batch, device).contiguous(memory_format=fast)).float().cpu()
             for batch in images.split(batch_size)
         ]
     return torch.cat(batches)
@@ -83,7 +74,7 @@ def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> T
 
 def accuracy(correct: Tensor) -> float:
     """Return the percentage of true entries in a bool tensor; NaN where there is none to count."""
-    return 100.0 * correct.double().mean().item() if correct.numel() else math.nan
+    return 100.0 * correct.double().mean().item()
 
 
 def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
@@ -97,15 +88,10 @@ def mia_efficacy(
 ) -> float:
     """Return the percentage of the forget set that an attacker takes for non-members.
 
-    An RBF support vector classifier (C = 3, gamma 'auto') on the true class's confidence learns
-    members (retain) from non-members (test), equally many of each: the larger side is subsampled
-    by `seed`. The score is best when it matches the retrained model's, not when it is high.
-
-    Parameters
-    ----------
-    retain_conf, test_conf, forget_conf : array [N]
-        Confidence in the true class, in [0, 1]. With a forgotten class, leave it out of
-        `test_conf`.
+    An RBF support vector classifier (C = 3, gamma 'auto') on the true class's confidence, arrays
+    [N] in [0, 1], learns members (retain) from non-members (test, without a forgotten class),
+    equally many of each: the larger side is subsampled by `seed`. The score is best when it matches
+    the retrained model's, not when it is high.
 
     Source: Fan et al., SalUn, ICLR 2024 (MIA-efficacy).
     """

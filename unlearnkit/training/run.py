@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from unlearnkit.cost import MemoryCount, SavedBytes, has_bf16
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import keep_pages, prefers_channels_last
+from unlearnkit.metrics import keep_pages, layout
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
 from unlearnkit.training.batches import batch_sizes, cut
@@ -68,8 +68,7 @@ class Run:
     earlier_seconds: float = 0.0  # what the training took before it was cut off and resumed
 
     def __post_init__(self) -> None:
-        if prefers_channels_last(self.model):
-            self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=layout(self.model))
         how, size = self.recipe, self.data.image_size
         if how.crop > size:
             raise UserError(f"{self.name}: crop must be at most the image's {size}, not {how.crop}")
