@@ -7,7 +7,7 @@ from helpers_report import changed, invented
 from scipy import stats as scipy_stats
 
 from unlearnkit.report import claims, figures
-from unlearnkit.report.claims import Rule, judge
+from unlearnkit.report.claims import judge
 from unlearnkit.report.tables import latex, markdown
 
 SEEDS = (0, 1, 2)
@@ -56,25 +56,25 @@ def ends(found):
 @pytest.mark.parametrize(
     ("values", "rule", "verdict"),
     [
-        ([10, 11, 12], Rule("above", 0.0), "supported"),
-        ([-10, -11, -12], Rule("above", 0.0), "not supported"),
-        ([-1, 0, 1], Rule("above", 0.0), "undecided"),
-        ([0.5, 0.6, 0.7], Rule("below", 1.0), "supported"),
-        ([1.5, 1.6, 1.7], Rule("below", 1.0), "not supported"),
-        ([-1, -1, -1], Rule("below", 0.0), "supported"),
-        ([0, 0, 0], Rule("above", 0.0), "undecided"),
-        ([10, 10.01], Rule("above", 0.0), "undecided"),
-        ([-0.1, 0, 0.1], Rule("within", 0.9), "supported"),
-        ([-0.5, -0.6, -0.7], Rule("within", 0.9), "supported"),
-        ([-1.5, -1.6, -1.7], Rule("within", 0.9), "not supported"),
-        ([1.5, 1.6, 1.7], Rule("within", 0.9), "not supported"),
-        ([-0.7, -0.8, -0.9], Rule("within", 0.9), "undecided"),
-        ([], Rule("above", 0.0), "undecided"),
-        ([10, 11, np.nan, np.inf], Rule("above", 0.0), "undecided"),
+        ([10, 11, 12], ("above", 0.0), "supported"),
+        ([-10, -11, -12], ("above", 0.0), "not supported"),
+        ([-1, 0, 1], ("above", 0.0), "undecided"),
+        ([0.5, 0.6, 0.7], ("below", 1.0), "supported"),
+        ([1.5, 1.6, 1.7], ("below", 1.0), "not supported"),
+        ([-1, -1, -1], ("below", 0.0), "supported"),
+        ([0, 0, 0], ("above", 0.0), "undecided"),
+        ([10, 10.01], ("above", 0.0), "undecided"),
+        ([-0.1, 0, 0.1], ("within", 0.9), "supported"),
+        ([-0.5, -0.6, -0.7], ("within", 0.9), "supported"),
+        ([-1.5, -1.6, -1.7], ("within", 0.9), "not supported"),
+        ([1.5, 1.6, 1.7], ("within", 0.9), "not supported"),
+        ([-0.7, -0.8, -0.9], ("within", 0.9), "undecided"),
+        ([], ("above", 0.0), "undecided"),
+        ([10, 11, np.nan, np.inf], ("above", 0.0), "undecided"),
     ],
 )
 def test_the_rule_needs_three_seeds_and_a_whole_interval(values, rule, verdict):
-    found = judge(values, rule)
+    found = judge(values, *rule)
     assert found["Verdict"] == verdict
     finite = [value for value in values if np.isfinite(value)]
     assert found["Seeds"] == len(finite)
@@ -85,14 +85,14 @@ def test_the_rule_needs_three_seeds_and_a_whole_interval(values, rule, verdict):
 
 
 def test_the_interval_keeps_to_what_the_statistic_can_be():
-    found = judge([0.8, 0.9, 1.0], Rule("above", 0.0, (-1.0, 1.0)))
+    found = judge([0.8, 0.9, 1.0], "above", 0.0, -1.0, 1.0)
     assert ends(found) == (pytest.approx(students([0.8, 0.9, 1.0])[0]), 1.0)
 
 
 def test_what_would_change_a_verdict_is_made_of_the_rule_and_the_interval():
     end = f"its end is {students([10, 11, 12])[0] - 2.5:.3g} above"
     far, against, near = (
-        judge(values, Rule(side, 2.5))["What would change it"]
+        judge(values, side, 2.5)["What would change it"]
         for values, side in (([10, 11, 12], "above"), ([10, 11, 12], "below"), ([1, 2, 6], "above"))
     )
     assert far == f"an interval that reaches 2.5: {end}"

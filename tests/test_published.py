@@ -148,7 +148,7 @@ def test_where_curves_part(ratios, layer):
 
 
 def test_a_container_and_its_norm_share_what_is_seen_of_them():
-    paper = curves(study(COPY), "resnet50", None, "std").paper
+    paper = curves(study(COPY), "resnet50", None, "std")[1]
     seen = PAPER[PAPER["architecture"] == "resnet50"].set_index(["layer_index", "method"])
     for container, norm in [(5, 6), (16, 17), (30, 31), (50, 51)]:
         assert paper.loc[container].isna().equals(paper.loc[norm].isna())

@@ -13,9 +13,10 @@ from unlearnkit.errors import UserError
 from unlearnkit.names import ID, READINGS
 from unlearnkit.report import NothingToDraw, publish, publish_all, tables
 from unlearnkit.report import study as studies
-from unlearnkit.report.frames import arranged, excess, forget_title, over_seeds, summaries
+from unlearnkit.report.frames import excess, forget_title, over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.report.stats import Spread
+from unlearnkit.report.study import arranged
 from unlearnkit.report.tidy import COLUMNS
 
 NAMES = ["UA", "RA", "TA", "MIA"]

@@ -103,10 +103,11 @@ class Study:
         """Return `text`, followed by profile and data set."""
         return f"{text} Profile {self.profile_name}, data set {self.dataset}."
 
-    def table(self, rows: Any, columns: list[str], caption: str) -> pd.DataFrame:
-        """Return a table that carries its caption."""
+    def table(self, rows: Any, columns: list[str], caption: str = "") -> pd.DataFrame:
+        """Return a table that carries its caption, if it is given one."""
         table = pd.DataFrame(rows, columns=columns)
-        table.attrs["caption"] = self.caption(caption)
+        if caption:
+            table.attrs["caption"] = self.caption(caption)
         return table
 
     @property
