@@ -52,10 +52,10 @@ def summaries(
     table = table.drop(columns="metric")
     table = table.astype({name: float for name in table if name not in ID})
     key = ["architecture", "forget", "method", "seed", "progress"]
-    whole = table[table["scope"] == "all"].set_index(key)
     for name, column in (("seconds", "seconds"), ("memory", "training_memory")):
-        reference = table[key].merge(whole[column], how="left", left_on=key, right_index=True)
-        table[f"relative_{name}"] = table[column].to_numpy() / reference[column].to_numpy()
+        whole = table[column].where(table["scope"] == "all")
+        whole = whole.groupby([table[k] for k in key]).transform("first")
+        table[f"relative_{name}"] = table[column] / whole
     return table
 
 

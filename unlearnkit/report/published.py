@@ -22,7 +22,6 @@ from unlearnkit.report.stats import MISSING, interval, spearman
 from unlearnkit.report.study import Study
 from unlearnkit.report.tables import wide
 
-PUBLISHED = Path(__file__).parent / "paper_fairness_gap.csv"
 LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
 LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
 LARGE_ON = "resnet50"  # where there is that panel
@@ -51,7 +50,7 @@ def read_published() -> pd.DataFrame:
     Columns architecture, method, layer_index (from 1), fairness_gap and reading_error; a point that
     hides behind another curve has no row.
     """
-    return pd.read_csv(PUBLISHED)
+    return pd.read_csv(Path(__file__).parent / "paper_fairness_gap.csv")
 
 
 def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Curves | None:

@@ -74,10 +74,8 @@ def table2(s: Study) -> pd.DataFrame:
     cost = s.rows("cost", scope="all")
     for name in ("training_memory", "peak_memory"):
         cost = cost.assign(**{name: cost[name].astype(float) / MEBIBYTE})
-    columns = {
-        "UA": ("UA (→ Retrain)", 2),
-        "RA": ("RA (→ Retrain)", 2),
-        "TA": ("TA (→ Retrain)", 2),
+    columns = {name: (f"{name} (→ Retrain)", 2) for name in ("UA", "RA", "TA")}
+    columns |= {
         "TA_forgotten": ("TA forgotten class (→ Retrain)", 2),
         "MIA": ("MIA (→ Retrain)", 2),
         "average_gap": ("Avg. gap ↓", 2),
