@@ -9,23 +9,11 @@ import numpy as np
 from unlearnkit.report.study import Study, arranged, read_study
 from unlearnkit.results import Cell, Record, Results, Samples, write
 
-TITLES = {
-    "original": ("Original", "#000000"),
-    "retrain": ("Retrain", "#0072B2"),
-    "cf": ("CF", "#56B4E9"),
-    "bs": ("BS", "#009E73"),
-    "rl": ("RL", "#E69F00"),
-    "scrub": ("SCRUB", "#D55E00"),
-    "salun": ("SalUn", "#CC79A7"),
-    "ga": ("GA", "#7A5C00"),
-}
+NAMES = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
+TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
+COLORS = ["#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#7A5C00"]
 ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
-ATTACKS = {
-    "noise": "Gaussian noise",
-    "fgsm": "FGSM",
-    "pgd": "PGD",
-    "autoattack": "AutoAttack (torchattacks)",
-}
+ATTACKS = {"noise": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 Model = tuple[Record, dict[str, Any]]
 
 
@@ -47,8 +35,6 @@ def model(
 ) -> Model:
     """Return one model's record, and what belongs to the machine that computed it.
 
-    Parameters
-    ----------
     quality : metric -> %
     gap : reading of σ -> the fairness-gap of each layer
     robust : attack -> ε (in 1/255, 0 is clean) -> % of the test images, 100 of each class: one
@@ -73,10 +59,7 @@ def model(
         values[stage] = {"epsilons": list(map(float, curve)), "sets": {"test": counts}}
     for name, value in (measures or {}).items():
         values[f"measure/{name}"] = {"name": name, "value": value}
-    stages = [
-        {"stage": stage, "key": f"{cell.name} {stage}", "value": value}
-        for stage, value in values.items()
-    ]
+    stages = [{"stage": s, "key": f"{cell.name} {s}", "value": v} for s, v in values.items()]
     return Record(cell, stages), facts
 
 
@@ -94,9 +77,12 @@ def invented(
     """
     cells = [record.cell for record, _ in models]
     architectures = arranged(ARCHITECTURES, (cell.architecture for cell in cells))
-    methods = arranged(TITLES, ["original", *(cell.method for cell in cells)])
+    methods = arranged(NAMES, ["original", *(cell.method for cell in cells)])
+    looks = {name: {"title": name.upper(), "color": ""} for name in methods}
+    for name, title, color in zip(NAMES, TITLES, COLORS, strict=True):
+        looks[name] = {"title": title, "color": color}
+    sizes = {"retain": 80, "forget": 10, "validation": 10, "test": 20, "hash": "0"}
     sets = list(dict.fromkeys(cell.forget for cell in cells))
-    splits = {f"{cell.forget} seed {cell.seed}" for cell in cells}
     about = {
         "profile": profile,
         "dataset": "digits",
@@ -111,15 +97,9 @@ def invented(
             "report": {"attack": "pgd", "tolerance_points": 3.0, "tolerance_ratio": 0.1},
         },
         "hyperparameters": {a: {m: {"lr": 0.1} for m in methods[1:]} for a in architectures},
-        "splits": {
-            name: {"retain": 80, "forget": 10, "validation": 10, "test": 20, "hash": "0"}
-            for name in sorted(splits)
-        },
+        "splits": dict.fromkeys(sorted(f"{c.forget} seed {c.seed}" for c in cells), sizes),
         "architectures": [{"name": a, "title": ARCHITECTURES.get(a, a)} for a in architectures],
-        "methods": [
-            dict(zip(("title", "color"), TITLES.get(m, (m.upper(), "")), strict=True), name=m)
-            for m in methods
-        ],
+        "methods": [{"name": name, **looks[name]} for name in methods],
         "attacks": [{"name": name, "title": title} for name, title in ATTACKS.items()],
     }
     machine = {"date": "2025-01-01", "commit": "abc", "versions": {}, "device": "cpu: abacus"}
@@ -148,14 +128,14 @@ COST = {"all": 1.0, "first": 0.95, "intermediate": 0.7, "last": 0.35}
 
 
 def realistic(
-    architectures: tuple[str, ...] = ("resnet50", "small_vit"),
-    forgets: tuple[str, ...] = ("random:0.1",),
-    methods: tuple[str, ...] = METHODS,
-    scopes: tuple[str, ...] = SCOPES,
-    seeds: tuple[int, ...] = (0, 1),
-    checkpoints: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75),
-    attacks: tuple[str, ...] = ("noise", "fgsm", "pgd"),
-    classes: int = 10,
+    architectures=("resnet50", "small_vit"),
+    forgets=("random:0.1",),
+    methods=METHODS,
+    scopes=SCOPES,
+    seeds=(0, 1),
+    checkpoints=(0.1, 0.25, 0.5, 0.75),
+    attacks=("noise", "fgsm", "pgd"),
+    classes=10,
 ) -> list[Model]:
     """Return the models of a study whose numbers have the order of size of real ones.
 
@@ -175,14 +155,8 @@ def realistic(
 
 def few(**changes: Any) -> list[Model]:
     """Return the models of a small `realistic` study, for what is drawn often."""
-    small = {
-        "architectures": ("small_vit",),
-        "methods": ("original", "retrain", "cf", "salun"),
-        "scopes": ("all", "last"),
-        "checkpoints": (0.5,),
-        "attacks": ("pgd",),
-        "classes": 3,
-    }
+    small = {"architectures": ("small_vit",), "methods": ("original", "retrain", "cf", "salun")}
+    small |= {"scopes": ("all", "last"), "checkpoints": (0.5,), "attacks": ("pgd",), "classes": 3}
     return realistic(**small | changes)
 
 

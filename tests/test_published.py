@@ -60,35 +60,28 @@ def row(table, observation, architecture="ResNet50"):
     return chosen.iloc[0]
 
 
-# --- observations -------------------------------------------------------------------------------
-
-
-def test_a_copy_of_the_published_curves_shows_every_observation():
+def test_a_copy_of_the_published_curves_shows_every_observation_and_number():
     table = observations(study(COPY, scaled(1.02), scaled(0.99)))
     assert (table["Holds"] == "yes").all(), table
     assert (table["Seeds"] == 3).all()
     assert not table.duplicated(["Architecture", "Observation"]).any()
+    table = observations(study(COPY, COPY, COPY))
     order = row(table, "Last layer: whole order")
     assert order["Published"] == "SCRUB > SalUn > RL > Retrain > Original > CF > BS"
     assert order["Ours"].startswith("ρ = 1 ")
     order = row(table, "Last layer: whole order", "SmallViT")["Published"]
     assert order.startswith("RL > SalUn > ") and order.endswith(" > Original > CF > BS")
     assert " = " in order, "SCRUB and Retrain cannot be told apart"
-
-
-def test_the_numbers_of_a_copy_are_the_published_ones():
-    table = observations(study(COPY, COPY, COPY))
-    first = row(table, "Last layer: SCRUB > SalUn")
+    first, parts = row(table, "Last layer: SCRUB > SalUn"), row(table, ALL, "SmallViT")
     assert first["Published"] == first["Ours"] == "17 > 1.9"
-    parts = row(table, ALL, "SmallViT")
     assert parts["Published"] == parts["Ours"] == "layer 8"
     size = row(table, SIZE)
     center = size["Published"].split(" [")[0]
     assert size["Ours"] == f"{center} [{center}, {center}]"
-    wide = PAPER[PAPER["architecture"] == "resnet50"]
-    wide = wide.pivot(index="layer_index", columns="method", values="fairness_gap").loc[47:]
-    wide.loc[51, "retrain"] = wide.loc[50, "retrain"]  # a container is its BatchNorm
-    seen = wide.dropna(subset=["retrain"])
+    seen = PAPER.query("architecture == 'resnet50' and layer_index >= 47")
+    seen = seen.pivot(index="layer_index", columns="method", values="fairness_gap")
+    seen.loc[51, "retrain"] = seen.loc[50, "retrain"]  # a container is its BatchNorm
+    seen = seen.dropna(subset=["retrain"])
     assert center == f"{seen['scrub'].sum() / seen['retrain'].sum():.3g}"
     low, high = map(float, size["Published"].split("[")[1].rstrip("]").split(", "))
     assert low < float(center) < high
@@ -100,7 +93,7 @@ def test_a_size_agrees_within_a_factor_of_two(factor, holds):
     assert row(observations(study(few, few, few)), SIZE)["Holds"] == holds
 
 
-def test_a_mirror_image_shows_no_order():
+def test_a_mirror_image_shows_no_order_and_flat_curves_never_part():
     table = observations(study(MIRROR, MIRROR, MIRROR))
     order = table[table["Observation"].str.startswith("Last layer")]
     tied = order["Observation"].str.contains(" = ")
@@ -108,15 +101,12 @@ def test_a_mirror_image_shows_no_order():
     assert (order.loc[tied, "Holds"] == "yes").all(), "what is equal stays equal"
     assert " < " in row(table, "Last layer: SCRUB > SalUn")["Ours"]
     assert row(table, "Layers 47 to 57: SalUn / Retrain")["Holds"] == "no"
-
-
-def test_flat_curves_never_part():
     flat = {key: np.full_like(gap, 0.1) for key, gap in COPY.items()}
     parts = row(observations(study(flat, flat, flat)), ALL, "SmallViT")
     assert (parts["Ours"], parts["Holds"]) == ("never", "no")
 
 
-def test_one_seed_and_disagreeing_seeds_decide_nothing():
+def test_one_seed_and_disagreeing_seeds_decide_nothing_unless_they_are_many():
     one = observations(study(COPY))
     assert (one["Holds"] == "undecided").all()
     assert (one["Why"] == "fewer than 3 seeds").all()
@@ -124,13 +114,10 @@ def test_one_seed_and_disagreeing_seeds_decide_nothing():
     assert row(table, "Last layer: whole order")["Ours"].endswith("[-1, 1]")
     two = row(table, "Last layer: RL > Retrain")
     assert (two["Holds"], two["Why"]) == ("undecided", "2 of 3 seeds agree")
-
-
-@pytest.mark.parametrize("sign, holds", [(1, "yes"), (-1, "no")])
-def test_many_seeds_decide_by_their_interval(sign, holds):
-    margin = sign * pd.Series([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, -0.1])
-    assert published._holds(margin) == (holds, "interval over seeds")
-    assert published._holds(margin.abs() * sign) == (holds, "every seed")
+    for sign, holds in ((1, "yes"), (-1, "no")):
+        margin = sign * pd.Series([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, -0.1])
+        assert published._holds(margin) == (holds, "interval over seeds")
+        assert published._holds(margin.abs() * sign) == (holds, "every seed")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +135,7 @@ def test_where_curves_part(ratios, layer):
 
 
 def test_a_container_and_its_norm_share_what_is_seen_of_them():
-    paper = curves(study(COPY), "resnet50", None, "std").paper
+    paper = curves(study(COPY), "resnet50", None, "std")[1]
     seen = PAPER[PAPER["architecture"] == "resnet50"].set_index(["layer_index", "method"])
     for container, norm in [(5, 6), (16, 17), (30, 31), (50, 51)]:
         assert paper.loc[container].isna().equals(paper.loc[norm].isna())
@@ -158,17 +145,16 @@ def test_a_container_and_its_norm_share_what_is_seen_of_them():
         assert paper.loc[layer, method] == value
 
 
-# --- what is missing ----------------------------------------------------------------------------
-
-
 def test_a_missing_method_leaves_rows_out():
     part = without("scrub", "retrain")
     table = observations(study(part, part, part))
     assert not table["Observation"].str.contains("SCRUB >|Retrain").any()
     assert row(table, "Last layer: RL > Original")["Holds"] == "yes"
     assert "Curves part for good: without SalUn" in set(table["Observation"])
-    alone = {key: gap for key, gap in COPY.items() if key[1] == "cf"}
-    assert observations(study(alone, alone, alone)).empty
+    assert observations(study({key: gap for key, gap in COPY.items() if key[1] == "cf"})).empty
+    table = observations(study(COPY, scaled(1.1), without("bs")))
+    assert row(table, "Last layer: CF > BS")["Seeds"] == 2
+    assert row(table, "Last layer: SCRUB > SalUn")["Seeds"] == 3
 
 
 @pytest.mark.parametrize(
@@ -189,28 +175,13 @@ def test_what_the_publication_lacks_has_no_rows(gaps):
     assert nearest(readings(s)).empty
 
 
-def test_another_architecture_and_method_change_nothing():
+def test_another_architecture_and_method_and_a_gap_of_zero_change_no_rows():
     other = COPY | {(key[0], "ga"): np.full_like(gap, 99.0) for key, gap in COPY.items()}
     other |= {("convnext", key[1]): gap for key, gap in COPY.items()}
-    table = observations(study(COPY, COPY, COPY))
-    pd.testing.assert_frame_equal(table, observations(study(other, other, other)))
-    vit = observations(study(without("resnet50")))
-    assert set(vit["Architecture"]) == {"SmallViT"}
-
-
-def test_a_seed_without_a_method_is_left_out_of_its_rows():
-    table = observations(study(COPY, scaled(1.1), without("bs")))
-    assert row(table, "Last layer: CF > BS")["Seeds"] == 2
-    assert row(table, "Last layer: SCRUB > SalUn")["Seeds"] == 3
-
-
-def test_a_gap_of_zero_is_no_error():
-    none = scaled(0.0, ["retrain"])
-    whole = observations(study(COPY, COPY, COPY))
-    assert len(observations(study(none, none, none))) == len(whole)
-
-
-# --- readings -----------------------------------------------------------------------------------
+    table = observations(study(COPY))
+    pd.testing.assert_frame_equal(table, observations(study(other)))
+    assert set(observations(study(without("resnet50")))["Architecture"]) == {"SmallViT"}
+    assert len(observations(study(scaled(0.0, ["retrain"])))) == len(table)
 
 
 def test_readings_by_hand():

@@ -20,7 +20,6 @@ C3, C4's first row and C5 are about random forget sets, where the study has one.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,20 +40,13 @@ ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 STUDY_METHODS = ["cf", "bs", "rl", "scrub", "salun"]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """An interval, cut to `span`, has to lie wholly "below", "above" or "within" ± `bound`."""
-
-    side: str
-    bound: float
-    span: tuple[float, float] = (-np.inf, np.inf)
-
-
-FALLS, RISES = (Rule(side, 0.0, (-1.0, 1.0)) for side in ("below", "above"))
-NO_STAND_IN = Rule("within", 0.9, (-1.0, 1.0))
-HIGHER = Rule("above", 0.0, (-100.0, 100.0))
-WITHIN_MARGIN = Rule("below", 1.0, (-100.0, 100.0))
-LESS, SIMILAR = (Rule("below", bound, (0.0, np.inf)) for bound in (1.0, 1.1))
+# A statistic's interval, cut to what it can be (the last two), has to lie wholly "below", "above"
+# or "within" ± a bound.
+FALLS, RISES = (("below", 0.0, -1.0, 1.0), ("above", 0.0, -1.0, 1.0))
+NO_STAND_IN = ("within", 0.9, -1.0, 1.0)
+HIGHER = ("above", 0.0, -100.0, 100.0)
+WITHIN_MARGIN = ("below", 1.0, -100.0, 100.0)
+LESS, SIMILAR = (("below", 1.0, 0.0, np.inf), ("below", 1.1, 0.0, np.inf))
 LAYERWISE = {
     "average_gap": ("average gap, difference to all layers (points)", np.subtract, WITHIN_MARGIN),
     "drop": ("{drop}, difference to all layers (points)", np.subtract, WITHIN_MARGIN),
@@ -64,68 +56,62 @@ LAYERWISE = {
 }
 
 
-def judge(values: Iterable[float], rule: Rule) -> dict[str, Any]:
+def judge(
+    values: Iterable[float], side: str, bound: float, least: float = -np.inf, most: float = np.inf
+) -> dict[str, Any]:
     """Judge a statistic by its values, one a seed; what is not finite is left out.
 
-    Returns
-    -------
-    dict
-        Value (mean), Low, High (95 % Student t; NaN for fewer than two seeds), Seeds, Verdict, and
-        what would change it. *supported*: the whole interval lies on the rule's side; *not
-        supported*: on the other; *undecided*: else, and always with fewer than `SEEDS` seeds.
+    Returns Value (mean), Low, High (95 % Student t, cut to [`least`, `most`]; NaN for fewer than
+    two seeds), Seeds, Verdict, and what would change it. *supported*: the whole interval lies on
+    the `side` of the `bound` ("below", "above", "within" ±); *not supported*: on the other;
+    *undecided*: else, and always with fewer than `SEEDS` seeds.
     """
     array = np.asarray(list(values), dtype=float)
     array = array[np.isfinite(array)]
-    low, high = np.clip(interval(array), *rule.span).tolist()
+    low, high = np.clip(interval(array), least, most).tolist()
     numbers = (mean_std(array).mean, low, high, len(array))
-    side, bound = rule.side, f"{rule.bound:g}"
+    limit = f"{bound:g}"
     if side == "within":  # how far the interval's points are from 0
         near, far = sorted([abs(low), abs(high)])
         low, high = 0.0 if low <= 0 <= high else near, far
-        side, bound = "below", f"±{bound}"
-    below = high < rule.bound
-    end = f"{rule.bound - high:.3g} below" if below else f"{low - rule.bound:.3g} above"
-    verdict = VERDICTS[0 if below == (side == "below") else 1]
+        side, limit = "below", f"±{limit}"
+    below, verdict = high < bound, "undecided"
+    end = f"{bound - high:.3g} below" if below else f"{low - bound:.3g} above"
     if len(array) < SEEDS:
-        verdict = "undecided"
         change = f"at least {SEEDS} seeds that give a number; {len(array)} so far"
-    elif low <= rule.bound <= high:
-        verdict = "undecided"
-        change = f"an interval that leaves {bound} outside; more seeds may give one"
-    elif verdict == "supported":
-        change = f"an interval that reaches {bound}: its end is {end}"
+    elif low <= bound <= high:
+        change = f"an interval that leaves {limit} outside; more seeds may give one"
+    elif below == (side == "below"):
+        verdict, change = "supported", f"an interval that reaches {limit}: its end is {end}"
     else:
-        change = f"an interval wholly {side} {bound}: its nearer end is {end}"
+        verdict = "not supported"
+        change = f"an interval wholly {side} {limit}: its nearer end is {end}"
     return dict(zip(COLUMNS[4:], (*numbers, verdict, change), strict=True))
 
 
 def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.DataFrame:
     """Table 5: what was measured on each claim, its interval over seeds, and the verdict.
 
-    The fairness-gap is of this `reading` of σ; the drop is under `attack` (if None, the study's),
-    white-box, on test images, mean over ε > 0.
-
-    Returns
-    -------
-    DataFrame
-        Claim, Key ("yes" or "no"), Architecture, Measured, and what `judge` returns. What the study
-        did not measure has no row.
+    Claim, Key ("yes" or "no"), Architecture, Measured, and what `judge` returns. The fairness-gap
+    is of this `reading` of σ; the drop is under `attack` (if None, the study's), white-box, on test
+    images, mean over ε > 0. What the study did not measure has no row.
     """
     attack = attack or s.attack
     drop = f"drop under {s.title(attack)}"
-    models, hurt = _models(s, reading, attack), _excess(s, attack)
+    models, hurt = models_of(s, reading=reading, attack=attack), _excess(s, attack)
+    models = models.join(_clean(s, attack), on=ID)
+    models["relative_drop"] = models["drop"] / models["clean"]
+    models = models[models["progress"] > 0]
     finished = models[(models["progress"] == 1) & ~models["method"].isin(EXACT)]
     found = [*_c1(s, models), *_c2(s, models, drop), *_c3(s, hurt, drop)]
     found += [*_c4(s, models, finished, hurt), *_c5(s, finished, drop)]
-    rows = [(*names, *judge(values, rule).values()) for *names, values, rule in found]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table["Key"] = table["Key"].map({True: "yes", False: "no"})
-    table.attrs["caption"] = s.caption(
+    return s.table(
+        [(*names, *judge(values, *rule).values()) for *names, values, rule in found],
+        COLUMNS,
         "The claims, judged: each statistic is computed within each seed; mean and 95 % Student t "
         f"interval over seeds. Fewer than {SEEDS} seeds decide nothing. A claim rests on its key "
-        "rows."
+        "rows.",
     )
-    return table
 
 
 def by_reading(s: Study, *, attack: str | None = None) -> pd.DataFrame:
@@ -134,11 +120,8 @@ def by_reading(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     tables = [table5(s, reading=name, attack=attack).assign(Reading=name) for name in READINGS]
     table = pd.concat(tables).query("Key == 'yes' and Claim in ['C1', 'C2']")
     table = table.sort_values(names, key=lambda name: pd.factorize(name)[0], ignore_index=True)
-    table = table[[*names, "Reading", *COLUMNS[4:9]]]
-    table.attrs["caption"] = s.caption(
-        "What C1 and C2 rest on, under each reading of σ; rule and interval as in Table 5."
-    )
-    return table
+    text = "What C1 and C2 rest on, under each reading of σ; rule and interval as in Table 5."
+    return s.table(table, [*names, "Reading", *COLUMNS[4:9]], text)
 
 
 def excess_by_epsilon(s: Study, *, attack: str | None = None) -> pd.DataFrame:
@@ -167,13 +150,6 @@ def models_of(s: Study, *, reading: str = "std", attack: str = "pgd") -> pd.Data
     return table[~(again & (table["method"] == "original"))].reset_index(drop=True)
 
 
-def _models(s: Study, reading: str, attack: str) -> pd.DataFrame:
-    """Return every trained model once, with its drop relative to its clean accuracy too."""
-    models = models_of(s, reading=reading, attack=attack).join(_clean(s, attack), on=ID)
-    models["relative_drop"] = models["drop"] / models["clean"]
-    return models[models["progress"] > 0]
-
-
 def _clean(s: Study, attack: str) -> pd.Series:
     """Return the accuracy (%) on the images to be attacked, by `ID`; NaN for 0."""
     robust = s.rows("robust", attack=attack, epsilon=0.0, **ATTACKED)
@@ -193,15 +169,13 @@ def _excess(s: Study, attack: str) -> pd.DataFrame:
 
 
 def _architectures(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for name in s.architectures:
-        part = frame[frame["architecture"] == name]
-        if len(part):
-            yield s.title(name), part
+    parts = dict(list(frame.groupby("architecture")))
+    yield from ((s.title(name), parts[name]) for name in s.architectures if name in parts)
 
 
 def _places(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield architecture, the forget set's name if it has to be said, and their rows."""
-    sets = list(dict.fromkeys(frame["forget"]))
+    sets = list(frame["forget"].unique())
     sets = [name for name in sets if name.startswith("random:")] or sets
     for architecture, part in _architectures(s, frame[frame["forget"].isin(sets)]):
         for name, group in part.groupby("forget", sort=False):
@@ -224,11 +198,11 @@ def _c1(s: Study, models: pd.DataFrame) -> Iterator[tuple]:
         wide = part.pivot(index="seed", columns="progress", values="gap_mean")
         if wide.shape[1] > 1:
             text = "ρ of mean fairness-gap and test accuracy over the original's checkpoints"
-            yield "C1", True, name, text, _rho(part, "gap_mean", "accuracy"), FALLS
+            yield "C1", "yes", name, text, _rho(part, "gap_mean", "accuracy"), FALLS
         if wide.shape[1] > 1 and 1.0 in wide:
             first = wide.columns[0]
             text = f"mean fairness-gap of the finished original, ratio to progress {first:g}"
-            yield "C1", False, name, text, wide[1.0] / wide[first], LESS
+            yield "C1", "no", name, text, wide[1.0] / wide[first], LESS
 
 
 def _c2(s: Study, models: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -239,13 +213,15 @@ def _c2(s: Study, models: pd.DataFrame, drop: str) -> Iterator[tuple]:
         whole = models.dropna(subset=columns).round(9)  # ties differ by rounding
         ranks = whole.groupby(["seed", "architecture"])[columns].rank(pct=True)
         parts.append(("all, ranked within each", whole[["seed"]].join(ranks)))
-    text = f"ρ of mean fairness-gap and {drop}"
+    asked = {
+        "": ("no", "drop"),
+        ", test accuracy held fixed": ("yes", "drop", "accuracy"),
+        ", relative to clean accuracy": ("no", "relative_drop"),
+    }
     for name, part in parts:
-        yield "C2", False, name, text, _rho(part, "gap_mean", "drop"), RISES
-        fixed = _rho(part, "gap_mean", "drop", "accuracy")
-        yield "C2", True, name, f"{text}, test accuracy held fixed", fixed, RISES
-        relative = _rho(part, "gap_mean", "relative_drop")
-        yield "C2", False, name, f"{text}, relative to clean accuracy", relative, RISES
+        for words, (key, *others) in asked.items():
+            text = f"ρ of mean fairness-gap and {drop}{words}"
+            yield "C2", key, name, text, _rho(part, "gap_mean", *others), RISES
 
 
 def _c3(s: Study, hurt: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -255,14 +231,14 @@ def _c3(s: Study, hurt: pd.DataFrame, drop: str) -> Iterator[tuple]:
         methods = [method for method in s.methods if method in means["excess"]]
         ours = [method for method in methods if method in STUDY_METHODS]
         for method in methods:
+            key = "yes" if ours == [method] else "no"
             said = f"{s.title(method)}: {text} (points){words}"
-            yield "C3", ours == [method], name, said, means["excess"][method], HIGHER
-        if len(ours) > 1:
-            titles = ", ".join(map(s.title, ours))
-            for column, unit in (("excess", "points"), ("relative", "% of its clean accuracy")):
+            yield "C3", key, name, said, means["excess"][method], HIGHER
+        for column, unit in (("excess", "points"), ("relative", "% of its clean accuracy")):
+            if len(ours) > 1:
+                said = f"{', '.join(map(s.title, ours))} in the mean: {text} ({unit}){words}"
                 mean = means[column][ours].mean(axis=1, skipna=False)
-                said = f"{titles} in the mean: {text} ({unit}){words}"
-                yield "C3", True, name, said, mean, HIGHER
+                yield "C3", "yes", name, said, mean, HIGHER
 
 
 def _c4(
@@ -272,10 +248,10 @@ def _c4(
     whole = finished[finished["scope"] == "all"].join(size, on=MODEL)
     for name, words, part in _places(s, whole.dropna(subset=["average_gap", "excess"])):
         text = f"ρ over methods of average gap and size of the excess drop{words}"
-        yield "C4", True, name, text, _rho(_complete(part), "average_gap", "excess"), NO_STAND_IN
+        yield "C4", "yes", name, text, _rho(_complete(part), "average_gap", "excess"), NO_STAND_IN
     for name, part in _architectures(s, models.dropna(subset=["gap_mean", "drop"])):
         text = "ρ of mean fairness-gap and drop, test accuracy held fixed (as in C2)"
-        yield "C4", True, name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES
+        yield "C4", "yes", name, text, _rho(part, "gap_mean", "drop", "accuracy"), RISES
 
 
 def _c5(s: Study, finished: pd.DataFrame, drop: str) -> Iterator[tuple]:
@@ -286,11 +262,11 @@ def _c5(s: Study, finished: pd.DataFrame, drop: str) -> Iterator[tuple]:
         pairs[column] = compare(pairs[column], pairs[f"{column}_all"])
     pairs = pairs.replace([np.inf, -np.inf], np.nan)
     for name, words, part in _places(s, pairs):
-        for scope in ("intermediate", "last", "first"):
-            layers = f"{scope} layers{' (for contrast)' if scope == 'first' else ''}: "
+        for scope, note in (("intermediate", ""), ("last", ""), ("first", " (for contrast)")):
             for column, (text, _, rule) in LAYERWISE.items():
                 measured = part[part["scope"] == scope].dropna(subset=[column])
                 mean = _complete(measured).groupby("seed")[column].mean()
-                key = scope != "first" and column != "gap_mean"
+                key = "no" if note or column == "gap_mean" else "yes"
+                said = f"{scope} layers{note}: {text.format(drop=drop)}{words}"
                 if len(measured):
-                    yield "C5", key, name, layers + text.format(drop=drop) + words, mean, rule
+                    yield "C5", key, name, said, mean, rule

@@ -10,19 +10,18 @@ are seen: log 2 − |log(ours / published)|.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from unlearnkit.report.claims import SEEDS, VERDICTS, Rule, judge
+from unlearnkit.report.claims import SEEDS, VERDICTS, judge
 from unlearnkit.report.frames import forget_title
-from unlearnkit.report.stats import MISSING, interval, mean_std, spearman
+from unlearnkit.report.stats import MISSING, interval, spearman
 from unlearnkit.report.study import Study
+from unlearnkit.report.tables import wide
 
-PUBLISHED = Path(__file__).parent / "paper_fairness_gap.csv"
 LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
 LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
 LARGE_ON = "resnet50"  # where there is that panel
@@ -42,13 +41,7 @@ CANDIDATES = ("std", "variance", "channel_std")  # what the publication may have
 HOLDS = dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=True))
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Fairness-gaps of the methods that both sides have, a column for each."""
-
-    ours: pd.DataFrame  # index (seed, layer_index)
-    paper: pd.DataFrame  # index layer_index; NaN where a curve hides behind another
-    error: pd.DataFrame  # reading error of `paper`
+Curves = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
 def read_published() -> pd.DataFrame:
@@ -57,11 +50,15 @@ def read_published() -> pd.DataFrame:
     Columns architecture, method, layer_index (from 1), fairness_gap and reading_error; a point that
     hides behind another curve has no row.
     """
-    return pd.read_csv(PUBLISHED)
+    return pd.read_csv(Path(__file__).parent / "paper_fairness_gap.csv")
 
 
 def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Curves | None:
-    """Return both sides' curves; None for another number of layers, or no method in common."""
+    """Return ours, theirs and its reading error, a column for each method that both have.
+
+    Ours by seed and layer_index, theirs by layer_index, NaN where a curve hides behind another.
+    None for another number of layers, or no method in common.
+    """
     place = {"architecture": architecture, "forget": forget or s.first_forget, "scope": "all"}
     gap = s.rows("gap", reading=reading, progress=1.0, **place)
     published = read_published().query("architecture == @architecture")
@@ -69,23 +66,20 @@ def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Cur
     if not common or gap["layer_index"].max() != LAYERS[architecture]:
         return None
     ours = gap.pivot(index=["seed", "layer_index"], columns="method", values="gap")
-    wide = published.pivot(index="layer_index", columns="method")
-    wide = wide.reindex(range(1, LAYERS[architecture] + 1))
+    paper = published.pivot(index="layer_index", columns="method")
+    paper = paper.reindex(range(1, LAYERS[architecture] + 1))
     for pair in CONTAINERS.get(architecture, ()):  # where only one is seen it is the other, too
-        wide.loc[pair] = wide.loc[pair].ffill().bfill()
-    paper, error = wide["fairness_gap"][common], wide["reading_error"][common]
-    return Curves(ours[common].clip(lower=TINY), paper, error)
+        paper.loc[pair] = paper.loc[pair].ffill().bfill()
+    ours = ours[common].clip(lower=TINY)
+    return ours, paper["fairness_gap"][common], paper["reading_error"][common]
 
 
 def observations(s: Study, forget: str | None = None, reading: str = "std") -> pd.DataFrame:
     """Hold our curves, of a `forget` set (if None, the first), against what is seen in theirs.
 
-    Returns
-    -------
-    DataFrame
-        Architecture, Observation, Published, Ours, Holds, Why, Seeds. *yes*: the margin is above 0
-        in every seed, or its 95 % t interval is; *no*: they are below; *undecided*: else, and with
-        fewer than three seeds. What the publication or the study lacks has no row.
+    Architecture, Observation, Published, Ours, Holds, Why, Seeds. *yes*: the margin is above 0 in
+    every seed, or its 95 % t interval is; *no*: they are below; *undecided*: else, and with fewer
+    than three seeds. What the publication or the study lacks has no row.
     """
     found = []
     for architecture in LAYERS:
@@ -93,23 +87,22 @@ def observations(s: Study, forget: str | None = None, reading: str = "std") -> p
             for *words, margin in (*_order(s, both), *_parting(s, both), *_sizes(s, both)):
                 if len(margin):
                     found.append((s.title(architecture), *words, *_holds(margin), len(margin)))
-    names = ["Architecture", "Observation", "Published", "Ours", "Holds", "Why", "Seeds"]
-    table = pd.DataFrame(found, columns=names)
-    table.attrs["caption"] = s.caption(
+    return s.table(
+        found,
+        ["Architecture", "Observation", "Published", "Ours", "Holds", "Why", "Seeds"],
         "What is seen in the published figure, and in ours (mean over seeds; where curves part: "
         "every layer that occurs among them). In brackets: of published values, which are read off "
         "the figure, the range of the reading error; of ours, the 95 % t interval over seeds. "
-        "Undecided: fewer than three seeds, or seeds that disagree."
+        "Undecided: fewer than three seeds, or seeds that disagree.",
     )
-    return table
 
 
 def _order(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield each two neighbours at the last layer, and the whole order."""
-    last = both.paper.index[-1]
-    paper, error = both.paper.loc[last].dropna(), both.error.loc[last]
+    last = both[1].index[-1]
+    paper, error = both[1].loc[last].dropna(), both[2].loc[last]
     paper = paper.sort_values(ascending=False, kind="stable")
-    ours = both.ours.xs(last, level="layer_index")[list(paper.index)]
+    ours = both[0].xs(last, level="layer_index")[list(paper.index)]
     order = "".join(map(s.title, paper.index[:1]))
     for a, b in pairwise(paper.index):
         pair = ours[[a, b]].dropna()
@@ -130,23 +123,22 @@ def _order(s: Study, both: Curves) -> Iterator[tuple]:
 
 def _parting(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield where the curves part: of all methods and, on ResNet-50, without the large two."""
-    layers = len(both.paper)
-    panels = {"all methods": list(both.ours)}
-    large = [name for name in LARGE if name in both.ours]
+    ours, paper, _ = both
+    layers, large = len(paper), [name for name in LARGE if name in ours]
+    panels = {"all methods": list(ours)}
     if layers == LAYERS[LARGE_ON] and large:
-        rest = [name for name in both.ours if name not in LARGE]
-        panels[f"without {', '.join(map(s.title, large))}"] = rest
+        panels[f"without {', '.join(map(s.title, large))}"] = [m for m in ours if m not in LARGE]
     for words, chosen in panels.items():
-        whole = both.ours[chosen].dropna()
+        whole = ours[chosen].dropna()
         if len(chosen) < 2 or whole.empty:
             continue
-        published = _parts_at(both.paper[chosen])
-        ours = whole.groupby("seed").apply(lambda gap: _parts_at(gap.droplevel("seed")))
-        margin = round(layers / 10) + 0.5 - (ours - published).abs()
+        published = _parts_at(paper[chosen])
+        parts = whole.groupby("seed").apply(lambda gap: _parts_at(gap.droplevel("seed")))
         said = [
             ", ".join("never" if at > layers else f"layer {at}" for at in sorted(places))
-            for places in ({published}, set(ours))
+            for places in ({published}, set(parts))
         ]
+        margin = round(layers / 10) + 0.5 - (parts - published).abs()
         yield f"Curves part for good: {words}", *said, margin
 
 
@@ -159,16 +151,16 @@ def _parts_at(gap: pd.DataFrame) -> int:
 
 def _sizes(s: Study, both: Curves) -> Iterator[tuple]:
     """Yield how many times Retrain's gap the large two have over ResNet-50's last stage."""
-    layers = len(both.paper)
-    first = GROUPS[layers][-1][0]
-    known = layers == LAYERS[LARGE_ON] and "retrain" in both.ours
-    for method in [name for name in LARGE if known and name in both.ours]:
+    ours, paper, error = both
+    layers, first = len(paper), GROUPS[len(paper)][-1][0]
+    known = layers == LAYERS[LARGE_ON] and "retrain" in ours
+    for method in [name for name in LARGE if known and name in ours]:
         pair = [method, "retrain"]
-        paper = both.paper.loc[first:, pair].dropna()
-        at = both.ours.index.get_level_values("layer_index").isin(paper.index)
-        ours = both.ours.loc[at, pair].dropna().groupby(level="seed").sum()
-        (a, b), (off_a, off_b) = paper.sum(), both.error.loc[paper.index, pair].sum()
-        ratio = np.log(ours[method] / ours["retrain"])
+        theirs = paper.loc[first:, pair].dropna()
+        at = ours.index.get_level_values("layer_index").isin(theirs.index)
+        mine = ours.loc[at, pair].dropna().groupby(level="seed").sum()
+        (a, b), (off_a, off_b) = theirs.sum(), error.loc[theirs.index, pair].sum()
+        ratio = np.log(mine[method] / mine["retrain"])
         yield (
             f"Layers {first} to {layers}: {s.title(method)} / Retrain",
             _ranged(a / b, (a - off_a) / (b + off_b), (a + off_a) / (b - off_b)),
@@ -183,7 +175,7 @@ def _holds(margin: pd.Series) -> tuple[str, str]:
         return "undecided", f"fewer than {SEEDS} seeds"
     if (margin > 0).all() or (margin < 0).all():
         return "yes" if margin.iloc[0] > 0 else "no", "every seed"
-    holds = HOLDS[judge(margin, Rule("above", 0.0))["Verdict"]]
+    holds = HOLDS[judge(margin, "above", 0.0)["Verdict"]]
     agree = f"{(margin > 0).sum()} of {len(margin)} seeds agree"
     return holds, agree if holds == "undecided" else "interval over seeds"
 
@@ -195,21 +187,18 @@ def _ranged(center: float, low: float, high: float) -> str:
 def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
     """Compare the candidate readings of σ with the published curves of Original and Retrain.
 
-    Returns
-    -------
-    DataFrame
-        A row for each architecture, method and reading that both have, our gaps averaged over seeds
-        first: medians over layers of our gap, the published, ours / published (size) and its
-        distance from 1, |log10|, in decades; ρ of the two curves (shape; NaN below three layers).
+    A row for each architecture, method and reading that both have, our gaps averaged over seeds
+    first: medians over layers of our gap, the published, ours / published (size) and its distance
+    from 1, |log10|, in decades; ρ of the two curves (shape; NaN below three layers).
     """
     found = []
     for architecture in LAYERS:
         pairs = {name: curves(s, architecture, forget, name) for name in CANDIDATES}
         for method in ("original", "retrain"):  # what no approximate algorithm has touched
-            for name, both in pairs.items():
-                if both and method in both.ours:
-                    seeds = both.ours[method].dropna().groupby(level="layer_index")
-                    at = pd.DataFrame({"ours": seeds.mean(), "paper": both.paper[method]}).dropna()
+            for name, (ours, paper, _) in ((n, both) for n, both in pairs.items() if both):
+                if method in ours:
+                    seeds = ours[method].dropna().groupby(level="layer_index")
+                    at = pd.DataFrame({"ours": seeds.mean(), "paper": paper[method]}).dropna()
                     ratio = at["ours"] / at["paper"]
                     numbers = (at["ours"].median(), at["paper"].median(), ratio.median())
                     numbers += (np.log10(ratio).abs().median(), spearman(at["ours"], at["paper"]))
@@ -218,13 +207,13 @@ def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
                     found.append((*names, *shown, len(at), int(seeds.size().max())))
     columns = ["Architecture", "Method", "Reading", "Ours, median", "Published, median"]
     columns += ["Ours / published", "Distance (decades)", "ρ over layers", "Layers", "Seeds"]
-    table = pd.DataFrame(found, columns=columns)
-    table.attrs["caption"] = s.caption(
+    return s.table(
+        found,
+        columns,
         "Fairness-gap under each reading of σ beside the published curves of Original and Retrain: "
         "medians over the layers that both have, mean over seeds first; distance: median of the "
-        "absolute log10(ours / published); ρ: Spearman's, of the two curves over layers."
+        "absolute log10(ours / published); ρ: Spearman's, of the two curves over layers.",
     )
-    return table
 
 
 def nearest(table: pd.DataFrame) -> pd.DataFrame:
@@ -241,11 +230,8 @@ def nearest(table: pd.DataFrame) -> pd.DataFrame:
 def outliers(s: Study, forget: str | None = None) -> pd.DataFrame:
     """Return how much of the fairness-gap is left without the images that are furthest off.
 
-    Returns
-    -------
-    DataFrame
-        Architecture, Method, as `Spread` over seeds the last layer's gap under 'std' and under
-        'trimmed_std', the second in % of the first, the % of layers where that is < 50; and Seeds.
+    Architecture, Method, as `Spread` over seeds the last layer's gap under 'std' and under
+    'trimmed_std', the second in % of the first, the % of layers where that is < 50; and Seeds.
     """
     forget = forget or s.first_forget
     gap = s.rows("gap", scope="all", progress=1.0, forget=forget)
@@ -253,22 +239,22 @@ def outliers(s: Study, forget: str | None = None) -> pd.DataFrame:
     both = gap.pivot(index=index, columns="reading", values="gap")
     both = both.reindex(columns=["std", "trimmed_std"]).dropna().reset_index()
     both["left"] = 100 * both["trimmed_std"] / both["std"]
-    found = []
-    for architecture in s.architectures:
-        for method in s.methods:
-            layers = both.query("architecture == @architecture and method == @method")
-            if len(layers):
-                last = layers[layers["layer_index"] == layers["layer_index"].max()]
-                low = 100 * (layers["left"] < 50).groupby(layers["seed"]).mean()
-                columns = (last["std"], last["trimmed_std"], last["left"], low)
-                spreads = map(mean_std, columns, (3, 3, 1, 0))
-                found.append((s.title(architecture), s.title(method), *spreads, len(last)))
-    columns = ["Architecture", "Method", "Last-layer gap", "Last-layer gap, trimmed"]
-    columns += ["Trimmed / all (%)", "Layers below 50 % (%)", "Seeds"]
-    table = pd.DataFrame(found, columns=columns)
-    table.attrs["caption"] = s.caption(
+    models = both.groupby(index[:-1])
+    low = models["left"].agg(lambda left: 100 * (left < 50).mean())
+    table = models.last().assign(low=low)
+    columns = {
+        "std": ("Last-layer gap", 3),
+        "trimmed_std": ("Last-layer gap, trimmed", 3),
+        "left": ("Trimmed / all (%)", 1),
+        "low": ("Layers below 50 % (%)", 0),
+    }
+    long = table.reset_index().melt(index[:-1], list(columns), "metric", "value")
+    return wide(
+        s,
+        long,
+        ["architecture", "method"],
+        columns,
         f"Fairness-gap at the last normalisation layer, forget set {forget_title(forget)}, of all "
         "images and trimmed: without the 1 % of each class (at least one image, chosen at each "
-        "layer) that are furthest from its mean. Mean ± std over seeds."
+        "layer) that are furthest from its mean. Mean ± std over seeds.",
     )
-    return table

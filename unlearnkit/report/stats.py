@@ -33,28 +33,8 @@ class Spread:
         return float(self.mean)
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Rank correlation `rho`, its 95 % interval [`low`, `high`], permutation `p`, `n` pairs."""
-
-    rho: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-    def __str__(self) -> str:
-        if np.isnan(self.rho):
-            return f"ρ undefined (n = {self.n})"
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"ρ = {self.rho:+.2f} [{self.low:+.2f}, {self.high:+.2f}], {p}, n = {self.n}"
-
-
 def mean_std(values: Sequence[float], digits: int = 2) -> Spread:
-    """Return mean and sample standard deviation of `values`; NaN are left out, n counts the rest.
-
-    The standard deviation of a single value is NaN, and it is then not displayed.
-    """
+    """Return the `Spread` of `values`; NaN are left out, and the std of a single value is NaN."""
     array = np.asarray(values, dtype=float)
     array = array[~np.isnan(array)]
     mean = float(array.mean()) if len(array) else NAN
@@ -62,15 +42,15 @@ def mean_std(values: Sequence[float], digits: int = 2) -> Spread:
     return Spread(mean, std, len(array), digits)
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided Student t interval of the mean; (NaN, NaN) for fewer than two values."""
-    from scipy import stats
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % Student t interval of the mean; (NaN, NaN) for fewer than two values."""
+    from scipy.stats import t
 
     spread = mean_std(values)
     if spread.n < 2:
         return NAN, NAN
-    half = stats.t.ppf(0.5 + level / 2, spread.n - 1) * spread.std / np.sqrt(spread.n)
-    return spread.mean - float(half), spread.mean + float(half)
+    half = float(t.ppf(0.975, spread.n - 1) * spread.std / np.sqrt(spread.n))
+    return spread.mean - half, spread.mean + half
 
 
 def spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float] | None = None) -> float:
@@ -81,7 +61,7 @@ def spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float] | No
     fewer than three pairs, if a side is constant, or if `given` explains it wholly.
     """
     table = _finite(x, y, given)
-    return float(_cosine(*_parts(*table))) if table.shape[1] > 2 else NAN
+    return float(_cosine(*_parts(table))) if table.shape[1] > 2 else NAN
 
 
 def correlation(
@@ -91,8 +71,8 @@ def correlation(
     *,
     seed: int = 0,
     resamples: int = 2000,
-) -> Correlation:
-    """Return `spearman` with its 95 % percentile interval and two-sided permutation p.
+) -> dict[str, float]:
+    """Return rho (`spearman`), its 95 % percentile interval low and high, two-sided p, and n pairs.
 
     Bootstrap samples of the pairs; shuffles of the ranks of `x` (of what `given` leaves of them),
     p = (1 + those at least as extreme) / (1 + all). Both treat the pairs as exchangeable: models of
@@ -101,15 +81,15 @@ def correlation(
     table, rho = _finite(x, y, given), spearman(x, y, given)
     n = table.shape[1]
     if np.isnan(rho):
-        return Correlation(NAN, NAN, NAN, NAN, n)
+        return dict.fromkeys(("rho", "low", "high", "p"), NAN) | {"n": n}
     rng = np.random.default_rng(seed)
-    drawn = _cosine(*_parts(*table[:, rng.integers(0, n, (resamples, n))]))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    a, b = _parts(*table)
+    drawn = _cosine(*_parts(table[:, rng.integers(0, n, (resamples, n))]))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
+    a, b = _parts(table)
     shuffled = rng.permuted(np.tile(a, (resamples, 1)), axis=1)
     extreme = np.abs(_cosine(shuffled, b)) >= abs(rho) - 1e-12
     p = (1 + int(extreme.sum())) / (1 + resamples)
-    return Correlation(rho, float(low), float(high), p, n)
+    return {"rho": rho, "low": low, "high": high, "p": p, "n": n}
 
 
 def _finite(*columns: Sequence[float] | None) -> np.ndarray:
@@ -117,13 +97,13 @@ def _finite(*columns: Sequence[float] | None) -> np.ndarray:
     return table[:, np.isfinite(table).all(axis=0)]
 
 
-def _parts(*columns: np.ndarray) -> list[np.ndarray]:
+def _parts(table: np.ndarray) -> list[np.ndarray]:
     """Return the centred ranks, along the last axis, of two sides, less what a third explains."""
     from scipy.stats import rankdata
 
     # Means of the same numbers in another order differ by rounding: they are ties.
-    ranks = [rankdata(np.round(column, 9), axis=-1) for column in columns]
-    a, b, *controls = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    ranks = rankdata(np.round(table, 9), axis=-1)
+    a, b, *controls = ranks - ranks.mean(axis=-1, keepdims=True)
     for control in controls:
         square = (control * control).sum(-1, keepdims=True)
         square[square == 0] = 1.0

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from unlearnkit.names import ID, READINGS, SCOPES
 from unlearnkit.report import tidy
 from unlearnkit.results import Results, read_sweep
 
-Json = dict[str, Any]
 NAN = float("nan")
 
 
@@ -26,29 +25,16 @@ class NothingToDraw(UserError):
 
 def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
     """Return the distinct `values`: those `known` first, in that order, then as they appear."""
-    found, known = dict.fromkeys(values), dict.fromkeys(known)
-    return [name for name in known if name in found] + [name for name in found if name not in known]
+    found = dict.fromkeys(values)
+    return list(dict.fromkeys([*(name for name in known if name in found), *found]))
 
 
-def _entry(key: str, doc: str) -> Any:
-    """Return a property that is an entry of study.json, [] where older results lack it."""
-    return property(lambda self: self.results.study.get(key, []), doc=doc)
-
-
-def _frame(name: str) -> Any:
-    """Return an attribute that is a frame, made when it is first asked for."""
-    return cached_property(lambda self: tidy.frame(name, self.results))
-
-
-@dataclass(frozen=True)
 class Study:
-    """Results of a profile on a data set, one row for each number.
+    """Results of a profile on a data set, with a frame of one row for each number.
 
     All frames share the columns `ID`: architecture, forget, method, scope, seed and progress (1.0
     for a finished model, less for a checkpoint along the original's training).
 
-    Attributes
-    ----------
     quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
     cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
     sigma : reading, layer_index, layer_name, class_index, sigma
@@ -56,28 +42,40 @@ class Study:
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
     log : name and value of what a method reports about itself
-    order : column -> its values that have results, in display order
     """
 
-    results: Results
-    folder: Path
+    quality = cached_property(lambda self: tidy.frame("quality", self.results))
+    cost = cached_property(lambda self: tidy.frame("cost", self.results))
+    sigma = cached_property(lambda self: tidy.frame("sigma", self.results))
+    gap = cached_property(lambda self: tidy.frame("gap", self.results))
+    robust = cached_property(lambda self: tidy.frame("robust", self.results))
+    log = cached_property(lambda self: tidy.frame("log", self.results))
 
-    profile = _entry("settings", "The settings that the numbers were computed with.")
-    profile_name = _entry("profile", "Name of the profile.")
-    dataset = _entry("dataset", "What the data set is called in tables.")
-    classes = _entry("classes", "Names of the classes, in the order of `class_index`.")
-    measures = _entry("measures", "Name, title and digits of each measure of the user's own.")
-    quality = _frame("quality")
-    cost = _frame("cost")
-    sigma = _frame("sigma")
-    gap = _frame("gap")
-    robust = _frame("robust")
-    log = _frame("log")
-
-    @property
-    def name(self) -> str:
-        """Name of the study's folders under results/ and figures/."""
-        return self.folder.name
+    def __init__(self, results: Results, folder: Path) -> None:
+        study, cells = results.study, [record.cell for record in results.records]
+        self.results, self.folder = results, folder
+        self.name = folder.name  # of its folders under results/ and figures/
+        self.profile = study["settings"]
+        self.profile_name, self.dataset = study["profile"], study["dataset"]
+        self.classes = study["classes"]  # names, in the order of `class_index`
+        self.measures = study.get("measures", [])  # the user's own: name, title and digits
+        self.attack = self.profile["report"]["attack"]  # the one shown where none is named
+        self.colors = {entry["name"]: entry["color"] for entry in study["methods"]}  # "": none
+        titled = [*study["methods"], *study["attacks"], *study["architectures"], *self.measures]
+        self.titles = {entry["name"]: entry["title"] for entry in reversed(titled)}
+        known = {
+            "architecture": [entry["name"] for entry in study["architectures"]],
+            "forget": [entry["set"] for entry in self.profile["forget"]],
+            "method": self.colors,
+            "scope": SCOPES,
+        }
+        # Column -> its values that have results, in display order; and every attack
+        self.order = {
+            k: arranged(v, (getattr(cell, k) for cell in cells)) for k, v in known.items()
+        }
+        self.order["attack"] = [entry["name"] for entry in study["attacks"]]
+        self.architectures, self.methods = self.order["architecture"], self.order["method"]
+        self.first_forget = next(iter(self.order["forget"]), "")  # shown where none is named
 
     @property
     def output(self) -> Path:
@@ -85,56 +83,14 @@ class Study:
         beside = self.folder.absolute().parents[1]
         return Path(os.environ.get("UNLEARNKIT_OUTPUT") or beside) / "figures" / self.name
 
-    @property
-    def attack(self) -> str:
-        """Name of the attack that the study reports where none is named."""
-        return self.profile["report"]["attack"]
-
-    @property
-    def colors(self) -> dict[str, str]:
-        """Colour of each method of the study, "" where it has none of its own."""
-        return {entry["name"]: entry["color"] for entry in self.results.study["methods"]}
-
     def title(self, name: str) -> str:
         """Return what a method, attack, measure or architecture is called in tables."""
-        study = self.results.study
-        entries = [*study["methods"], *study["attacks"], *study["architectures"], *self.measures]
-        return next((entry["title"] for entry in entries if entry["name"] == name), name)
-
-    @cached_property
-    def order(self) -> dict[str, list[str]]:
-        cells = [record.cell for record in self.results.records]
-        known = {
-            "architecture": [entry["name"] for entry in self.results.study["architectures"]],
-            "forget": [entry["set"] for entry in self.profile["forget"]],
-            "method": list(self.colors),
-            "scope": SCOPES,
-        }
-        order = {k: arranged(names, (getattr(c, k) for c in cells)) for k, names in known.items()}
-        return order | {"attack": [entry["name"] for entry in self.results.study["attacks"]]}
-
-    @property
-    def methods(self) -> list[str]:
-        """Names of the methods that have results, in display order."""
-        return self.order["method"]
-
-    @property
-    def architectures(self) -> list[str]:
-        """Names of the architectures that have results, in display order."""
-        return self.order["architecture"]
-
-    @property
-    def first_forget(self) -> str:
-        """The forget set that is shown where none is named: the profile's first with results."""
-        return next(iter(self.order["forget"]), "")
+        return self.titles.get(name, name)
 
     def rows(self, name: str, **equal: Any) -> pd.DataFrame:
         """Return the rows of frame `name` whose columns have (one of) the values in `equal`.
 
-        Raises
-        ------
-        UserError
-            For an unknown reading of σ.
+        A `UserError` refuses an unknown reading of σ.
         """
         if equal.get("reading", READINGS[0]) not in READINGS:
             raise unknown("reading of σ", equal["reading"], READINGS)
@@ -146,6 +102,13 @@ class Study:
     def caption(self, text: str) -> str:
         """Return `text`, followed by profile and data set."""
         return f"{text} Profile {self.profile_name}, data set {self.dataset}."
+
+    def table(self, rows: Any, columns: list[str], caption: str = "") -> pd.DataFrame:
+        """Return a table that carries its caption, if it is given one."""
+        table = pd.DataFrame(rows, columns=columns)
+        if caption:
+            table.attrs["caption"] = self.caption(caption)
+        return table
 
     @property
     def extent(self) -> str:
@@ -173,7 +136,7 @@ class Study:
         return sum(done.values()) / self.results.machine["workers"] / 3600
 
     @property
-    def provenance(self) -> Json:
+    def provenance(self) -> dict[str, Any]:
         """What goes beside tables and figures: the same on every machine that computes them."""
         return {
             "profile": self.profile_name,
@@ -204,7 +167,7 @@ class Study:
         parts = {name: pd.DataFrame(methods).T for name, methods in found.items()}
         return pd.concat(parts, names=["architecture", "method"])
 
-    def recipe(self, architecture: str) -> Json:
+    def recipe(self, architecture: str) -> dict[str, Any]:
         """Return what the profile says of an original's training: its own table, or `default`."""
         tables = self.profile["training"]
         return tables.get(architecture, tables.get("default", {}))
@@ -219,8 +182,7 @@ class Study:
         rows = []
         for record in self.results.records:
             cell, facts = record.cell, tidy.facts(self.results, record)
-            scratch = cell.method in ("original", "retrain") and cell.scope == "all"
-            if scratch and cell.progress == 1:
+            if (cell.scope, cell.progress) == ("all", 1) and cell.method in ("original", "retrain"):
                 size = self.results.study["splits"][f"{cell.forget} seed {cell.seed}"]
                 images = size["retain"] + (size["forget"] if cell.method == "original" else 0)
                 seconds = facts.get("seconds") or NAN
@@ -240,58 +202,37 @@ def load_study(
 ) -> Study:
     """Return a study: its committed results, or computed here.
 
-    Parameters
-    ----------
-    profile : str
-        Name of a profile, or path of a TOML file.
-    dataset : str or None
-        None or "" for the profile's own data set.
-    recompute : bool
-        Compute what this machine's store lacks instead of reading the committed results.
-
-    Raises
-    ------
-    UserError
-        If there are no results to read; it says how to compute them.
+    `profile` is a name or the path of a TOML file; `dataset` None or "" for the profile's own.
+    `recompute` computes what this machine's store lacks instead of reading the committed results.
+    A `UserError` says how to compute results where there are none.
     """
     if recompute:
         from unlearnkit.study import load_profile, run_study
 
         return read_study(run_study(load_profile(profile), dataset or None))
     own = os.environ.get("UNLEARNKIT_OWN_RESULTS")
-    folder = _folder(profile, dataset, files.own_results if own else files.committed_folder)
-    if not (folder / "study.json").exists():
-        raise _nothing(folder, profile, dataset)
-    return read_study(folder)
+    place = files.own_results if own else files.committed_folder
+    return read_study(stored(profile, dataset, place)[0])
 
 
-def stored(profile: str, dataset: str | None = None) -> list[Path]:
+def stored(profile: str, dataset: str | None = None, *places: Callable[[str], Path]) -> list[Path]:
     """Return the folders that hold a study's results: the committed ones, this machine's own.
 
-    Raises
-    ------
-    UserError
-        If there are none; it says how to compute them.
+    `places` are functions of a study's name. A `UserError` says how to compute if there are none.
     """
-    found = [_folder(profile, dataset, w) for w in (files.committed_folder, files.own_results)]
-    there = [folder for folder in found if (folder / "study.json").exists()]
-    if not there:
-        raise _nothing(found[0], profile, dataset)
-    return there
-
-
-def _folder(profile: str, dataset: str | None, where: Callable[[str], Path]) -> Path:
     stem = Path(profile).stem if profile.endswith(".toml") else profile
-    try:
-        settings = json.loads((where(stem) / "study.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        settings = {}  # of a data set of one's own there may be results alone
-    return where(files.study_name(stem, settings, dataset or None))
-
-
-def _nothing(folder: Path, profile: str, dataset: str | None) -> UserError:
-    option = f" --dataset {dataset}" if dataset else ""
-    return UserError(
-        f"no results in {folder}; compute them with "
-        f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
-    )
+    folders = []
+    for place in places or (files.committed_folder, files.own_results):
+        try:
+            settings = json.loads((place(stem) / "study.json").read_text())["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            settings = {}  # of a data set of one's own there may be results alone
+        folders.append(place(files.study_name(stem, settings, dataset or None)))
+    there = [folder for folder in folders if (folder / "study.json").exists()]
+    if not there:
+        option = f" --dataset {dataset}" if dataset else ""
+        raise UserError(
+            f"no results in {folders[0]}; compute them with "
+            f"`python -m unlearnkit compute --profile {profile}{option}` or set recompute = True"
+        )
+    return there

@@ -60,7 +60,7 @@ def conjectures_statistics(
     for conjecture, models, given, part, other in asked:
         fixed = part[given] if given else None
         rho = correlation(part["gap_mean"], part[other], fixed, seed=seed)
-        found.append({"conjecture": conjecture, "models": models, "given": given, **vars(rho)})
+        found.append({"conjecture": conjecture, "models": models, "given": given, **rho})
     return pd.DataFrame(found)
 
 

@@ -19,8 +19,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from unlearnkit.names import SCOPES
 from unlearnkit.report.claims import EXACT
-from unlearnkit.report.frames import arranged, forget_title
-from unlearnkit.report.study import Study
+from unlearnkit.report.frames import forget_title
+from unlearnkit.report.study import Study, arranged
 
 WIDTH = 7.0  # inches: the text width of a two-column page
 FAINT = "#9a9a9a"
