@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UserError, one_line, unknown
 
-_OWN = ("resnet50", "small_vit")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _NORMS = (_BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm, RmsNorm2d)
 
@@ -33,11 +32,6 @@ class Classifier(nn.Module):
         self, architecture: str, net: nn.Module, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UserError(
-                "mean and std need three values each, std above 0; "
-                f"got mean {tuple(mean)}, std {tuple(std)}"
-            )
         self.architecture = architecture
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
@@ -76,33 +70,28 @@ def build(
 
     Parameters
     ----------
-    architecture : str
-        'resnet50' (CIFAR stem: one 3x3 convolution, no max-pool), 'small_vit' (pre-norm), or any
-        timm model name. timm's own ResNet-50 with the ImageNet stem is 'resnet50.a1_in1k'; no
-        pretrained weights are ever loaded.
-    num_classes, image_size : int
-        Number of logits; height and width of the images in pixels.
-    mean, std : three floats each
-        Of the training images, in [0, 1].
-    seed : int
-        Fixes the initial weights; the global random state is left alone.
-    width, stem_stride, zero_init_last
-        'resnet50' only: factor on all channel numbers (rounded to even ones); stride of the stem;
-        whether the last BatchNorm of each block starts at weight 0, as timm's do, not at 1, as
-        torchvision's: it stays small for long, and so does its σ.
-    dim, heads, depth, patch : int
-        'small_vit' only: embedding width, attention heads, blocks, patch size in pixels.
+    architecture : 'resnet50' (CIFAR stem: one 3x3 convolution, no max-pool), 'small_vit'
+        (pre-norm), or any timm model name. timm's own ResNet-50 with the ImageNet stem is
+        'resnet50.a1_in1k'; no pretrained weights are ever loaded.
+    image_size : height and width of the images in pixels.
+    mean, std : of the three channels of the training images, in [0, 1].
+    seed : fixes the initial weights; the global random state is left alone.
+    width, stem_stride, zero_init_last : 'resnet50' only: factor on all channel numbers (rounded to
+        even ones); stride of the stem; whether the last BatchNorm of each block starts at weight 0,
+        as timm's do, not at 1, as torchvision's: it stays small for long, and so does its σ.
+    dim, heads, depth, patch : 'small_vit' only: embedding width, attention heads, blocks, patch
+        size in pixels.
 
     Raises
     ------
-    UserError
-        Unknown architecture, or sizes that do not go together.
+    UserError : unknown architecture, or sizes that do not go together.
     """
-    if num_classes < 2 or image_size < 1:
-        raise UserError(
-            f"a classifier needs num_classes >= 2 and image_size >= 1; "
-            f"got {num_classes} and {image_size}"
-        )
+    sizes = {"num_classes": num_classes, "image_size": image_size, "std": min(std)}
+    sizes |= {"width": width, "stem_stride": stem_stride}
+    sizes |= {"dim": dim, "heads": heads, "depth": depth, "patch": patch}
+    for name, value in sizes.items():
+        if not value > 0:
+            raise UserError(f"{name} {value} is not allowed; a classifier needs more than 0")
     try:
         # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not put back
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -110,10 +99,16 @@ def build(
             if architecture == "resnet50":
                 net = _resnet50(num_classes, width, stem_stride, zero_init_last)
             elif architecture == "small_vit":
-                net = _small_vit(num_classes, image_size, dim, heads, depth, patch)
+                if image_size % patch:
+                    raise ValueError(f"they are not cut into whole patches of {patch} pixels")
+                options = {"embed_dim": dim, "depth": depth, "num_heads": heads}
+                net = VisionTransformer(image_size, patch, num_classes=num_classes, **options)
             else:
                 net = _timm(architecture, num_classes, image_size)
             shape = tuple(net.eval()(torch.zeros(2, 3, image_size, image_size)).shape)
+        if shape != (2, num_classes):
+            raise ValueError(f"its output is {shape}, no class for each image")
+        return Classifier(architecture, net.train(), mean, std)
     except UserError:
         raise
     except Exception as error:
@@ -121,9 +116,6 @@ def build(
             f"architecture {architecture!r} cannot be built for {image_size}x{image_size} images "
             f"({one_line(error)[:200]}); choose another image size, architecture or options"
         ) from error
-    if shape != (2, num_classes):
-        raise UserError(f"architecture {architecture!r} does not classify images: output {shape}")
-    return Classifier(architecture, net.train(), mean, std)
 
 
 def norm_layers(model: nn.Module) -> list[NormLayer]:
@@ -145,46 +137,22 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
 
 
 def _resnet50(num_classes: int, width: float, stem_stride: int, zero_init_last: bool) -> nn.Module:
-    if not width > 0 or stem_stride < 1:
-        raise UserError(
-            f"resnet50 needs width > 0 and stem_stride >= 1; got {width} and {stem_stride}"
-        )
     half = max(1, round(32 * width))
     # timm fixes the plain stem at 64 channels; its deep stem ends at 2 * stem_width, which gives
     # bn1 and stage 1 the right number: only the convolution remains to be replaced
-    net = ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        channels=tuple(2 * half * 2**stage for stage in range(4)),
-        stem_type="deep",
-        stem_width=half,
-        zero_init_last=zero_init_last,
-    )
+    channels = tuple(2 * half * 2**stage for stage in range(4))
+    options = {"stem_type": "deep", "stem_width": half, "zero_init_last": zero_init_last}
+    net = ResNet(Bottleneck, (3, 4, 6, 3), num_classes=num_classes, channels=channels, **options)
     net.conv1 = nn.Conv2d(3, 2 * half, 3, stride=stem_stride, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
     return net
 
 
-def _small_vit(
-    num_classes: int, image_size: int, dim: int, heads: int, depth: int, patch: int
-) -> nn.Module:
-    if min(dim, heads, depth, patch) < 1 or image_size % patch or dim % heads:
-        raise UserError(
-            "small_vit needs dim, heads, depth and patch >= 1, dim a multiple of heads, the image "
-            f"size one of patch; got dim {dim}, heads {heads}, depth {depth}, patch {patch}, "
-            f"image size {image_size}"
-        )
-    options = {"embed_dim": dim, "depth": depth, "num_heads": heads, "num_classes": num_classes}
-    return VisionTransformer(image_size, patch, **options)
-
-
 def _timm(name: str, num_classes: int, image_size: int) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" (close: {', '.join(close)})" if close else ""
-        raise UserError(f"{unknown('architecture', name, _OWN)}; any timm model name works{hint}")
+        raise unknown("architecture", name, ["resnet50", "small_vit", *close, "any name of timm's"])
     options = {"pretrained": False, "num_classes": num_classes}
     try:
         return timm.create_model(name, img_size=image_size, **options)

@@ -5,12 +5,10 @@ import inspect
 import os
 import re
 import socket
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.client import HTTPException
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +39,8 @@ def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
     in [0, 1], [N, H, W, C], [N, C, H, W] or grey [N, H, W]; labels integers [N]. If it has a
     parameter `root`, it is given the folder of downloads.
 
-    Parameters
-    ----------
-    name : what to `load` it by; without a colon.
-    flip : whether a mirrored image keeps its class.
-    size : side in pixels of the images where `load` is given none; None for their own.
+    `name` is what to `load` it by, without a colon; `flip` tells whether a mirrored image keeps its
+    class; `size` is the side in pixels where `load` is given none, None for the images' own.
     """
     if not isinstance(name, str) or not name.strip() or ":" in name:
         raise UserError(f'data set name {name!r} is not allowed; write @dataset("name"), no colon')
@@ -92,9 +87,8 @@ def load(
     elif name in DATASETS:
         function, flip, own = DATASETS[name]
         title, size, fetch = name, size or own, resized
-        root = root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit"
-        root = Path(os.path.expanduser(root))
-        *halves, classes = _from_function(name, function, root, size)
+        root = Path(root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit").expanduser()
+        *halves, classes = _from_function(f"dataset {name!r}", function, root, size)
     else:
         raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
     for text in (str(folder or name), *classes):
@@ -102,29 +96,20 @@ def load(
             raise UserError(f"name {text!r} has characters that cannot be shown; rename it")
     if len(classes) < 2:
         raise UserError(f"{title} has one class only ({', '.join(classes)}); give two or more")
-    chosen = []
-    for (key, limit), (_, labels) in zip(limits.items(), halves, strict=True):
-        missing = [classes[c] for c in sorted(set(range(len(classes))) - set(labels.tolist()))]
-        if missing:
-            raise UserError(
-                f"{title}: no image of class {missing[0]!r} in {key.removesuffix('_images')} "
-                f"({len(missing)} of {len(classes)} classes missing); every class needs images in "
-                "both train and test"
-            )
-        chosen.append(_capped(labels, limit, len(classes)))
+    for half, (_, labels) in zip(("train", "test"), halves, strict=True):
+        for label, known in enumerate(classes):
+            if label not in labels:
+                raise UserError(f"{title}: no image of class {known!r} in {half}; both need some")
     tensors = []
-    for (items, labels), index in zip(halves, chosen, strict=True):
+    for limit, (items, labels) in zip(limits.values(), halves, strict=True):
+        index = torch.arange(len(labels))
+        if limit is not None and limit < len(labels):
+            if limit < len(classes):
+                few = f"{limit} images are fewer than {len(classes)} classes"
+                raise UserError(f"{few}; one of each is needed")
+            index = stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
         tensors += [fetch(items, index, size), labels[index]]
     return ImageData(title, classes, *tensors, flip=flip)
-
-
-def _capped(labels: Tensor, limit: int | None, classes: int) -> Tensor:
-    """Return the sorted positions of at most `limit` images, some of every class."""
-    if limit is None or limit >= len(labels):
-        return torch.arange(len(labels))
-    if limit < classes:
-        raise UserError(f"{limit} images are fewer than {classes} classes; one of each is needed")
-    return stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
 
 
 def _for_testing(labels: Tensor) -> Tensor:
@@ -135,31 +120,26 @@ def _for_testing(labels: Tensor) -> Tensor:
     return mask
 
 
-def _from_function(name: str, function: Callable, root: Path, size: int | None) -> tuple:
+def _from_function(what: str, function: Callable, root: Path, size: int | None) -> tuple:
     """Return (images, labels) of train and test, and the classes, of a registered function."""
     arrays = function(root=root) if "root" in inspect.signature(function).parameters else function()
     if not isinstance(arrays, tuple | list) or len(arrays) not in (4, 5):
-        raise UserError(
-            f"dataset {name!r} must return train_images, train_labels, test_images, test_labels "
-            "and, if you like, class names"
+        wanted = (
+            "train_images, train_labels, test_images, test_labels and, if you like, class names"
         )
-    train = checked(f"dataset {name!r}, train", *arrays[:2])
-    test = checked(f"dataset {name!r}, test", *arrays[2:4])
+        raise UserError(f"{what} must return {wanted}")
+    train = checked(f"{what}, train", *arrays[:2])
+    test = checked(f"{what}, test", *arrays[2:4])
     shapes = {tuple(images.shape[2:]) for images, _ in (train, test)}
     if size is None and (len(shapes) > 1 or any(h != w for h, w in shapes)):
         found = " and ".join(f"{h}×{w}" for h, w in sorted(shapes))
-        raise UserError(f"dataset {name!r} has images of {found}; give size=… to make them square")
+        raise UserError(f"{what} has images of {found}; give size=… to make them square")
     top = max(int(train[1].max()), int(test[1].max()))
     classes = tuple(map(str, arrays[4] if len(arrays) == 5 else range(top + 1)))
     if top >= len(classes) or len(set(classes)) < len(classes):
-        raise UserError(
-            f"dataset {name!r}: label {top} with {len(set(classes))} different class names; "
-            "give one name for each label from 0"
-        )
+        found = f"label {top} with {len(set(classes))} different class names"
+        raise UserError(f"{what}: {found}; give one name for each label from 0")
     return train, test, classes
-
-
-# ---- folders
 
 
 def _from_folder(path: Path) -> tuple:
@@ -171,10 +151,9 @@ def _from_folder(path: Path) -> tuple:
     classes = tuple(sorted(set().union(*trees)))
     halves = []
     for tree in trees:
-        files = [tree.get(name, []) for name in classes]
-        counts = torch.tensor([len(names) for names in files], dtype=torch.int64)
-        labels = torch.arange(len(classes)).repeat_interleave(counts)
-        halves.append((list(chain(*files)), labels))
+        pairs = [(file, c) for c, name in enumerate(classes) for file in tree.get(name, [])]
+        labels = torch.tensor([c for _, c in pairs], dtype=torch.int64)
+        halves.append(([file for file, _ in pairs], labels))
     if not any(files for files, _ in halves):
         suffixes = " ".join(SUFFIXES)
         raise UserError(f"no images in {path}; {_LAYOUT}, with files ending in {suffixes}")
@@ -202,11 +181,7 @@ def _listed(path: Path) -> dict[str, list[str]]:
 def write_folder(data: ImageData, folder: Path | str) -> Path:
     """Write `data` as FOLDER/{train,test}/<class>/NNNNN.png, for `load`, and return FOLDER.
 
-    Files that are there already are left alone.
-
-    Raises
-    ------
-    UserError : the folder cannot be written to.
+    Files that are there already are left alone; `UserError` if the folder cannot be written to.
     """
     train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
     try:
@@ -220,9 +195,6 @@ def write_folder(data: ImageData, folder: Path | str) -> Path:
     except OSError as error:
         raise UserError(f"cannot write images to {folder}: {error.strerror or error}") from None
     return Path(folder)
-
-
-# ---- the built-in ones
 
 
 @dataset("digits", flip=False, size=16)
@@ -243,7 +215,7 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
+    except Exception as error:  # damaged archives raise errors of any type
         raise UserError(
             f"cannot get dataset {name!r} ({one_line(error)}); put {files} into {root} "
             "and run again, or use --dataset folder:PATH (your own images) or --dataset digits"
