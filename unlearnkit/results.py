@@ -1,13 +1,15 @@
 """Results as files: one small JSON for each cell, beside what belongs to the machine.
 
 `SHA256SUMS` holds the checksum of every file, as `sha256sum --check` takes it: a digit changed by
-hand, or a file copied over another, is found when results are read.
+hand, or a file copied over another, is found when results are read. Errors are `UserError`s that
+name the file.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -107,10 +109,7 @@ def committed_folder(name: str) -> Path:
 
 
 def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[str] = ()) -> None:
-    """Write those files of a folder that are new, remove the `stale` ones, and list checksums.
-
-    A `UserError` names the file that cannot be written.
-    """
+    """Write those files of a folder that are new, remove the `stale` ones, and list checksums."""
     try:
         sums = _sums(folder)
     except UserError:
@@ -134,10 +133,7 @@ def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[
 
 
 def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """Return name -> content of the files of results that fit a pattern, each as it was written.
-
-    A `UserError` names the file that is missing, was changed, or never was written.
-    """
+    """Return name -> content of the files of results that fit a pattern, each as it was written."""
     sums, found = _sums(folder), {}
     there = {path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)}
     there |= {name for name in sums if any(fnmatch(name, pattern) for pattern in patterns)}
@@ -181,7 +177,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def read(folder: Path) -> Results:
-    """Read what `write` wrote; a `UserError` names what is missing or was changed."""
+    """Read what `write` wrote."""
     found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
     if "study.json" not in found:
         raise UserError(f"no results in {folder}")
@@ -226,11 +222,9 @@ def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
     """Return cell name -> stage -> seconds, as recorded in `folders`, the first that has it."""
     walls: dict[str, dict[str, float]] = {}
     for folder in folders:
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             cells = files.read_json(folder / "machine.json")["cells"]
             walls = {name: dict(entry["walls"]) for name, entry in cells.items()} | walls
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
     return walls
 
 
@@ -254,10 +248,7 @@ def read_sweep(folder: Path) -> pd.DataFrame:
 
 
 def disagreements(hyperparameters: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
-    """Return a line for each rate in `hyperparameters` that is not the sweep's choice.
-
-    `hyperparameters`: architecture -> method -> its values, as study.json has them.
-    """
+    """Return a line for each rate, in study.json's table, that is not the sweep's choice."""
     lines = []
     for row in table[table["chosen"]].itertuples():
         rate = hyperparameters[row.architecture][row.method]["lr"]

@@ -22,10 +22,8 @@ from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import source_folder
 
 SEED = 0  # of the test images of a set without them, and of the fewer images of a cap
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
-)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 _LAYOUT = "give PATH/train/<class>/ and PATH/test/<class>/, or PATH/<class>/"
 
 DATASETS: dict[str, tuple[Callable, bool, int | None]] = {}  # name: function, flip, size
@@ -62,20 +60,15 @@ def load(
 ) -> ImageData:
     """Load a data set by name.
 
-    Parameters
-    ----------
-    name : one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
-        PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set).
-    size : side in pixels to resize every image to (square, antialiased bilinear). None keeps the
-        images' own size; 16 for digits, 32 for fashion-mnist and folders.
-    train_images, test_images : at most this many, stratified, by a fixed seed; a folder's other
-        images are not read.
-    root : where downloads are kept; $UNLEARNKIT_DATA or ~/.cache/unlearnkit by default.
+    `name` is one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
+    PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set). `size` is the side
+    in pixels to resize every image to (square, antialiased bilinear); None keeps the images' own
+    size, 16 for digits, 32 for fashion-mnist and folders. `train_images` and `test_images` are the
+    most to take, stratified, by a fixed seed; a folder's others are not read. `root` is where
+    downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit.
 
-    Raises
-    ------
-    UserError : unknown name, missing or empty folder, fewer than two classes, a class missing from
-        train or test, unreadable images, arrays that do not fit, no network.
+    `UserError` on an unknown name, a missing or empty folder, fewer than two classes, a class
+    missing from train or test, unreadable images, arrays that do not fit, no network.
     """
     limits = {"train_images": train_images, "test_images": test_images}
     for key, value in {"size": size, **limits}.items():
@@ -115,9 +108,8 @@ def load(
 def _for_testing(labels: Tensor) -> Tensor:
     """Return a mask of the fifth of each class that is for testing."""
     total = max(round(0.2 * len(labels)), len(labels.unique()))
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[stratified(labels, total, seed=SEED, purpose="test", at_least=1)] = True
-    return mask
+    chosen = stratified(labels, total, seed=SEED, purpose="test", at_least=1)
+    return torch.isin(torch.arange(len(labels)), chosen)
 
 
 def _from_function(what: str, function: Callable, root: Path, size: int | None) -> tuple:
@@ -147,11 +139,16 @@ def _from_folder(path: Path) -> tuple:
     folders = [path / "train", path / "test"]
     if not any(map(os.path.isdir, folders)):
         folders = [path]
-    trees = [_listed(folder) for folder in folders]
-    classes = tuple(sorted(set().union(*trees)))
+    try:
+        names = {e.name for folder in folders for e in os.scandir(folder) if e.is_dir()}
+    except OSError as error:
+        where = f"no folder {error.filename} can be listed ({error.strerror})"
+        raise UserError(f"{where}; {_LAYOUT}") from error
+    classes = tuple(sorted(name for name in names if not name.startswith((".", "__"))))
     halves = []
-    for tree in trees:
-        pairs = [(file, c) for c, name in enumerate(classes) for file in tree.get(name, [])]
+    for folder in folders:
+        listed = [(sorted((folder / name).glob("[!.]*")), c) for c, name in enumerate(classes)]
+        pairs = [(str(f), c) for files, c in listed for f in files if f.suffix.lower() in SUFFIXES]
         labels = torch.tensor([c for _, c in pairs], dtype=torch.int64)
         halves.append(([file for file, _ in pairs], labels))
     if not any(files for files, _ in halves):
@@ -162,20 +159,6 @@ def _from_folder(path: Path) -> tuple:
         test = _for_testing(labels)
         halves = [(list(compress(files, mask)), labels[mask]) for mask in (~test, test)]
     return *halves, classes
-
-
-def _listed(path: Path) -> dict[str, list[str]]:
-    """Return the sorted image files of each class folder in `path`."""
-    tree = {}
-    try:
-        for entry in os.scandir(path):
-            if entry.is_dir() and not entry.name.startswith((".", "__")):
-                files = (file.path for file in os.scandir(entry) if not file.name.startswith("."))
-                tree[entry.name] = sorted(f for f in files if f.lower().endswith(SUFFIXES))
-    except OSError as error:
-        where = f"no folder {error.filename} can be listed ({error.strerror})"
-        raise UserError(f"{where}; {_LAYOUT}") from error
-    return tree
 
 
 def write_folder(data: ImageData, folder: Path | str) -> Path:
@@ -224,26 +207,21 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
         socket.setdefaulttimeout(former)
 
 
-def _cifar(name: str, archive: str, root: Path) -> tuple:
+def _torchvision(name: str, files: str, halves: tuple, labels: str, root: Path) -> tuple:
     from torchvision import datasets
 
-    kind = getattr(datasets, name.upper())
-    with _downloading(name, archive, root):
-        train, test = (kind(root, train=half, download=True) for half in (True, False))
-    return train.data, train.targets, test.data, test.targets, train.classes
+    with _downloading(name, files, root):
+        kind = getattr(datasets, name.upper())
+        train, test = (kind(root, half, download=True) for half in halves)
+    classes = getattr(train, "classes", range(10))
+    return train.data, getattr(train, labels), test.data, getattr(test, labels), classes
 
 
-dataset("cifar10")(partial(_cifar, "cifar10", "cifar-10-python.tar.gz"))
-dataset("cifar100")(partial(_cifar, "cifar100", "cifar-100-python.tar.gz"))
-
-
-@dataset("svhn", flip=False)
-def _svhn(root: Path) -> tuple:
-    from torchvision.datasets import SVHN
-
-    with _downloading("svhn", "train_32x32.mat and test_32x32.mat", root):
-        train, test = (SVHN(root, split=half, download=True) for half in ("train", "test"))
-    return train.data, train.labels, test.data, test.labels
+for _name in ("cifar10", "cifar100"):
+    _archive = f"cifar-{_name.removeprefix('cifar')}-python.tar.gz"
+    dataset(_name)(partial(_torchvision, _name, _archive, (True, False), "targets"))
+_files = "train_32x32.mat and test_32x32.mat"
+dataset("svhn", flip=False)(partial(_torchvision, "svhn", _files, ("train", "test"), "labels"))
 
 
 @dataset("fashion-mnist", size=32)
