@@ -103,11 +103,7 @@ def test_layers_of_the_others(built):
 @pytest.mark.parametrize(
     "name, options, says",
     [
-        (
-            "resnet5o",
-            {},
-            "unknown architecture 'resnet5o'; known: resnet50, small_vit, .*of timm's",
-        ),
+        ("resnet5o", {}, "unknown architecture 'resnet5o'; known: resnet50, small_vit, .* timm's"),
         ("small_vit", {"image_size": 18}, "whole patches of 4 pixels"),
         ("small_vit", {"dim": 15, "heads": 2}, "'small_vit' cannot be built .*divisible"),
         ("small_vit", {"depth": 0}, "depth 0 is not allowed"),

@@ -41,19 +41,17 @@ def test_every_parameter_is_in_exactly_one_group(name, built):
     assert held["first+last"] == held["first"] | held["last"]
 
 
-@pytest.mark.parametrize(
-    ("name", "groups"),
-    [
-        ("resnet50", "conv1 bn1 layer1, layer2 layer3, layer4 fc"),
-        (
-            "small_vit",
-            "cls_token pos_embed patch_embed blocks.0, blocks.1 blocks.2, blocks.3 norm head",
-        ),
-    ],
-)
-def test_groups_of_the_study(name, groups, built):
+GROUPS = {
+    "resnet50": "conv1 bn1 layer1, layer2 layer3, layer4 fc",
+    "small_vit": "cls_token pos_embed patch_embed blocks.0, blocks.1 blocks.2, blocks.3 norm head",
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_of_the_study(name, built):
     found = [scopes.scope_modules(built[name], scope) for scope in PARTS]
-    assert found == [[f"net.{module}" for module in group.split()] for group in groups.split(",")]
+    groups = GROUPS[name].split(",")
+    assert found == [[f"net.{module}" for module in group.split()] for group in groups]
 
 
 def test_groups_of_other_networks(built):

@@ -91,9 +91,8 @@ def _group(model: nn.Module, scope: str) -> list[str]:
     group = {name: SCOPES[1 + sum(unit > b for b in bounds)] for name, unit in units.items()}
     names = [name for name in units if scope in ("all", group[name])]
     if not names:
-        raise UserError(
-            f"scope {scope!r} holds no parameters in this model; use another one, or modules:NAME"
-        )
+        hint = "use another one, or modules:NAME"
+        raise UserError(f"scope {scope!r} holds no parameters in this model; {hint}")
     modules: list[str] = []
     for name, module in model.named_modules():
         held = {f"{name}.{inner}" for inner, _ in module.named_parameters()}

@@ -92,8 +92,8 @@ class ImageData:
     def to(self, device: torch.device | str) -> "ImageData":
         """Return the same data on `device`; what was computed about it is kept."""
         moved = copy(self)
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        vars(moved).update(tensors)
+        for name, value in vars(self).items():
+            vars(moved)[name] = value.to(device) if isinstance(value, Tensor) else value
         return moved
 
 
@@ -112,10 +112,8 @@ def checked(what: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     elif images.dim() == 4 and images.shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise UserError(
-            f"{what}: images of shape {list(images.shape)}; give [N, H, W], [N, H, W, C] or "
-            "[N, C, H, W] with N > 0 and C 1 or 3"
-        )
+        layouts = "[N, H, W], [N, H, W, C] or [N, C, H, W] with N > 0 and C 1 or 3"
+        raise UserError(f"{what}: images of shape {list(images.shape)}; give {layouts}")
     if images.is_floating_point() and 0 <= images.min() <= images.max() <= 1:  # nor NaN
         images = (images.float() * 255).round().to(torch.uint8)
     if images.dtype != torch.uint8:
@@ -124,10 +122,9 @@ def checked(what: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         raise UserError(f"{what}: images of {found}; give uint8, or floats in [0, 1]")
     whole = labels.long()
     if labels.shape != images.shape[:1] or (whole != labels).any() or whole.min() < 0:
-        raise UserError(
-            f"{what}: labels of {labels.dtype}, shape {list(labels.shape)}; give whole numbers "
-            f"from 0, one for each of {len(images)} images"
-        )
+        found = f"labels of {labels.dtype}, shape {list(labels.shape)}"
+        wanted = f"whole numbers from 0, one for each of {len(images)} images"
+        raise UserError(f"{what}: {found}; give {wanted}")
     return images.expand(-1, 3, -1, -1), whole
 
 

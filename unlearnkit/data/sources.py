@@ -98,8 +98,7 @@ def load(
         index = torch.arange(len(labels))
         if limit is not None and limit < len(labels):
             if limit < len(classes):
-                few = f"{limit} images are fewer than {len(classes)} classes"
-                raise UserError(f"{few}; one of each is needed")
+                raise UserError(f"{limit} images do not show {len(classes)} classes; give more")
             index = stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
         tensors += [fetch(items, index, size), labels[index]]
     return ImageData(title, classes, *tensors, flip=flip)

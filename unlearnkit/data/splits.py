@@ -83,8 +83,8 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the split as JSON, whole or not at all, over what is there; else UserError."""
-        content = {"format": _FORMAT, **{name: getattr(self, name) for name in _FACTS}}
-        content["hash"] = self.hash
+        content = {"format": _FORMAT, "hash": self.hash}
+        content |= {name: getattr(self, name) for name in _FACTS}
         content["indices"] = {name: getattr(self, name).tolist() for name in _LISTS}
         write_atomic(Path(path), json.dumps(content))
 
@@ -150,10 +150,8 @@ def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:
     try:
         return float(value if kind == "random" else ""), None
     except ValueError:
-        raise UserError(
-            f"malformed forget set {forget!r}; write random:F with 0 < F < 1, as in random:0.1, "
-            "or class:C with a class name or number, as in class:3"
-        ) from None
+        ways = "random:F with 0 < F < 1, as in random:0.1, or class:C, a name or number, as class:3"
+        raise UserError(f"malformed forget set {forget!r}; write {ways}") from None
 
 
 def _check_classes(labels: Tensor, classes: tuple[str, ...], cause: str, purpose: str) -> None:
