@@ -43,6 +43,17 @@ def collected(whole):
     return run.collect(whole, cells_of(whole.profile))
 
 
+@pytest.fixture(scope="module")
+def laid(collected, tmp_path_factory):
+    """A folder with results, a sweep and their source."""
+    folder = tmp_path_factory.mktemp("laid")
+    results.write(collected, folder)
+    line = ["vit", "cf", 0.1, 1.0, 2.0, 3.0, 4.0, 5.0, True]
+    results.write_sweep(pd.DataFrame([line], columns=results.SWEEP_COLUMNS), folder)
+    results.lay_down(folder, {"source.txt": "profile: tiny 1\n"})
+    return folder
+
+
 @pytest.fixture
 def vit(whole, tmp_path):
     """Return a function of changed tables: a lab that starts from a copy of the small study."""
@@ -183,11 +194,8 @@ CASES.remove((SUMS, "gone", False))
 
 
 @pytest.mark.parametrize(("name", "change", "signed"), CASES)
-def test_what_was_changed_is_named(collected, tmp_path, name, change, signed):
-    results.write(collected, tmp_path)
-    line = ["vit", "cf", 0.1, 1.0, 2.0, 3.0, 4.0, 5.0, True]
-    results.write_sweep(pd.DataFrame([line], columns=results.SWEEP_COLUMNS), tmp_path)
-    results.lay_down(tmp_path, {"source.txt": "profile: tiny 1\n"})
+def test_what_was_changed_is_named(collected, laid, tmp_path, name, change, signed):
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
     CHANGES[change](tmp_path / name)
     if signed:
         results.lay_down(tmp_path, {name: (tmp_path / name).read_bytes()})
@@ -204,8 +212,8 @@ def test_what_was_changed_is_named(collected, tmp_path, name, change, signed):
         assert len(results.read(tmp_path).records) == len(collected.records)
 
 
-def test_missing_and_unknown_files_are_named(collected, tmp_path):
-    results.write(collected, tmp_path)
+def test_missing_and_unknown_files_are_named(laid, tmp_path):
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
     shutil.copy(tmp_path / CELL, tmp_path / "cells/copy.json")
     with pytest.raises(UserError, match=r"copy\.json is damaged \(SHA256SUMS has .* none\)"):
         results.read(tmp_path)
@@ -227,14 +235,13 @@ def test_what_cannot_be_written_is_named(collected, tmp_path, place):
     assert str(tmp_path / place) in str(caught.value)
 
 
-def test_recorded_durations_are_the_first_that_can_be_read(collected, tmp_path):
-    results.write(collected, tmp_path / "good")
+def test_recorded_durations_are_the_first_that_can_be_read(collected, laid, tmp_path):
     own = json.dumps({"cells": {CF.name: {"walls": {"quality": 9.0}}, "more": {"walls": {}}}})
     bad = ["", "[]", '{"cells": []}', '{"cells": {"a": {}}}', "[" * 99999]
     for number, text in enumerate([*bad, own]):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "machine.json").write_text(text)
-    walls = results.recorded_walls(*(tmp_path / name for name in ("none", *"012345", "good")))
+    walls = results.recorded_walls(*(tmp_path / name for name in ("none", *"012345")), laid)
     expected = {n: c["walls"] for n, c in collected.machine["cells"].items()}
     assert walls == expected | {CF.name: {"quality": 9.0}, "more": {}}
 
