@@ -104,8 +104,8 @@ def test_layers_of_the_others(built):
     "name, options, says",
     [
         ("resnet5o", {}, "unknown architecture 'resnet5o'; known: resnet50, small_vit, .* timm's"),
-        ("small_vit", {"image_size": 18}, "whole patches of 4 pixels"),
-        ("small_vit", {"dim": 15, "heads": 2}, "'small_vit' cannot be built .*divisible"),
+        ("small_vit", {"image_size": 18}, "image size one of patch; got .* 18, 4"),
+        ("small_vit", {"dim": 15, "heads": 2}, "dim a multiple of heads .* 15, 2"),
         ("small_vit", {"depth": 0}, "depth 0 is not allowed"),
         ("small_vit", {"dim": 2**40, "heads": 1}, "'small_vit' cannot be built .*memory"),
         ("resnet50", {"width": 0}, "width 0 .* more than 0"),

@@ -135,8 +135,9 @@ def _resnet50(
 def _small_vit(
     _: str, classes: int, size: int, dim: int = 384, heads: int = 6, depth: int = 4, patch: int = 4
 ) -> nn.Module:
-    if size % patch:
-        raise ValueError(f"they are not cut into whole patches of {patch} pixels")
+    if size % patch or dim % heads:
+        wanted = "both dim a multiple of heads and the image size one of patch"
+        raise ValueError(f"small_vit needs {wanted}; got {dim}, {heads}, {size}, {patch}")
     options = {"embed_dim": dim, "num_heads": heads, "depth": depth}
     return VisionTransformer(size, patch, num_classes=classes, **options)
 
