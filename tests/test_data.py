@@ -2,14 +2,12 @@
 
 import gzip
 import hashlib
-import io
 import os
 import pickle
 import struct
 import tarfile
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +37,6 @@ def apart(monkeypatch):
 
 def register(*arrays, flip=True):
     dataset("mine", flip=flip)(lambda: arrays)
-    return "mine"
 
 
 def labels(*counts):
@@ -53,11 +50,12 @@ def grey(count, side=4):
 
 def folder(root: Path, counts: dict[str, int]) -> Path:
     """Make root/<class>/<i>.png, one grey level for each file."""
-    files = [root / name / f"{i:03}.png" for name, count in counts.items() for i in range(count)]
-    for name in counts:
+    level = 0
+    for name, count in counts.items():
         (root / name).mkdir(parents=True)
-    for level, file in enumerate(files):
-        Image.new("L", (6, 6), level % 256).save(file)
+        for i in range(count):
+            Image.new("L", (6, 6), level % 256).save(root / name / f"{i:03}.png")
+            level += 1
     return root
 
 
@@ -81,9 +79,6 @@ def refused(*parts, name="mine", **options):
     return message
 
 
-# ---- digits, caps, sizes
-
-
 def test_digits_are_whole_square_and_stratified():
     data = load("digits")
     assert data.train_images.shape == (1438, 3, 16, 16) and data.train_images.dtype == torch.uint8
@@ -105,30 +100,24 @@ def test_resizing_is_bilinear_and_antialiased():
     assert (large - reference).abs().max() <= 1
     stripes = np.zeros((2, 16, 16), np.uint8)
     stripes[:, :, ::2] = 255
-    small = load(register(stripes, [0, 1], stripes, [0, 1]), size=4).train_images
+    register(stripes, [0, 1], stripes, [0, 1])
+    small = load("mine", size=4).train_images
     assert (small.float() - 127.5).abs().max() < 40
 
 
 def test_caps_are_stratified_and_nested_and_keep_the_rarest_class():
-    many = load("digits", train_images=400, test_images=100)
-    few = load("digits", train_images=100, test_images=40)
-    assert len(many.train_labels) == 400 and len(few.test_labels) == 40
+    many, few = (load("digits", train_images=n, test_images=n // 4) for n in (400, 100))
+    assert len(many.train_labels) == 400 and len(few.test_labels) == 25
     assert few.train_labels.bincount().tolist() == [10] * 10
     pool = {image.numpy().tobytes() for image in many.train_images}
     assert all(image.numpy().tobytes() in pool for image in few.train_images)
     assert len(load("digits", train_images=10**6).train_labels) == 1438
-    name = register(grey(100), labels(97, 2, 1), grey(3), labels(1, 1, 1))
-    assert load(name, train_images=5).train_labels.bincount().tolist() == [3, 1, 1]
+    register(grey(100), labels(97, 2, 1), grey(3), labels(1, 1, 1))
+    assert load("mine", train_images=5).train_labels.bincount().tolist() == [3, 1, 1]
     refused("9 images", "10 classes", name="digits", train_images=9)
-
-
-@pytest.mark.parametrize("option", ["size", "train_images", "test_images"])
-@pytest.mark.parametrize("value", [0, 1.5, "8", True])
-def test_options_must_be_whole_numbers(option, value):
-    refused(option, repr(value), "whole number", name="digits", **{option: value})
-
-
-# ---- ImageData
+    for value in (0, 1.5, "8", True):
+        for option in ("size", "train_images", "test_images"):
+            refused(option, repr(value), "whole number", name="digits", **{option: value})
 
 
 def make(pictures, names=("a", "b"), first=0):
@@ -159,49 +148,36 @@ def test_fingerprint_sees_values_labels_and_class_names_and_nothing_else():
     assert moved.fingerprint == made[0].fingerprint and not made[0].train_images.is_meta
 
 
-# ---- registered arrays
-
-
-@pytest.mark.parametrize("kind", ["NHW", "NHWC", "NCHW", "NHW1", "float", "float64", "tensor"])
-def test_every_layout_gives_the_same_data(kind):
+def test_every_layout_gives_the_same_data():
     one = np.random.default_rng(0).integers(0, 256, (6, 5, 5), dtype=np.uint8)
-    given = {
-        "NHW": one,
-        "NHWC": np.stack([one] * 3, axis=-1),
-        "NCHW": np.stack([one] * 3, axis=1),
-        "NHW1": one[..., None],
-        "float": (one / 255).astype(np.float32),
-        "float64": one / 255,
-        "tensor": torch.from_numpy(one),
-    }[kind]
-    loaded = load(register(given, labels(3, 3), given[:2], [0, 1]))
-    assert torch.equal(loaded.train_images, torch.from_numpy(np.stack([one] * 3, axis=1)))
-    assert loaded.train_images.is_contiguous() and loaded.train_labels.tolist() == [0] * 3 + [1] * 3
-    assert loaded.classes == ("0", "1") and loaded.name == "mine" and loaded.image_size == 5
-    given.fill_(0) if kind == "tensor" else given.fill(0)
-    assert loaded.train_images.any()  # a copy
-
-
-def test_sizes_must_agree_and_channels_keep_their_order():
-    wide, square = np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)
-    square[..., 0], square[..., 2] = 200, 50
-    name = register(wide, [0, 1], square, [0, 1])
-    refused("4×6 and 8×8", "size=")
-    loaded = load(name, size=5)
-    assert loaded.train_images.shape == loaded.test_images.shape == (2, 3, 5, 5)
-    assert loaded.test_images[0, :, 1, 1].tolist() == [200, 0, 50]
+    rgb = np.stack([one] * 3, axis=1)
+    layouts = [one.copy(), rgb.transpose(0, 2, 3, 1).copy(), rgb.copy(), one[..., None].copy()]
+    floats = [(one / 255).astype(np.float32), one / 255]
+    for given in (*layouts, *floats, torch.from_numpy(one.copy())):
+        register(given, labels(3, 3), given[:2], [0, 1])
+        loaded = load("mine")
+        given[:] = 0  # what was loaded is a copy
+        assert torch.equal(loaded.train_images, torch.from_numpy(rgb))
+        assert loaded.train_images.is_contiguous() and loaded.train_labels.sum() == 3
+        assert loaded.classes == ("0", "1") and loaded.name == "mine" and loaded.image_size == 5
 
 
 def test_registering_again_replaces(tmp_path):
-    register(grey(2), [0, 1], grey(2), [0, 1], ["cat", "dog"], flip=False)
-    assert load("mine").classes == ("cat", "dog") and not load("mine").flip
+    wide, square = np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)
+    square[..., 0], square[..., 2] = 200, 50
+    register(wide, [0, 1], square, [0, 1], ["cat", "dog"], flip=False)
+    refused("4×6 and 8×8", "size=")
+    loaded = load("mine", size=5)
+    assert loaded.train_images.shape == loaded.test_images.shape == (2, 3, 5, 5)
+    assert loaded.test_images[0, :, 1, 1].tolist() == [200, 0, 50]
+    assert loaded.classes == ("cat", "dog") and not loaded.flip
 
     @dataset("mine", size=7)
     def mine(root):
         return grey(4, 6), labels(2, 2), grey(2), [root == tmp_path, 1 - (root == tmp_path)]
 
     loaded = load("mine", root=tmp_path)
-    assert "mine" in DATASETS and loaded.flip and loaded.test_labels.tolist() == [1, 0]
+    assert loaded.flip and loaded.test_labels.tolist() == [1, 0]
     assert loaded.train_images.shape == (4, 3, 7, 7) and mine(tmp_path)[3] == [True, False]
 
 
@@ -211,8 +187,8 @@ OK = (grey(4), labels(2, 2), grey(2), labels(1, 1))
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({0: grey(4) / 3 + 0.5}, ["train: ", "floats in [0.5, 1.5]", "[0, 1]"]),
-        ({2: grey(2) - 0.5}, ["test: ", "floats in [-0.5, 0.5]"]),
+        ({0: grey(4) / 3 + 0.5}, ["train: ", "float64 in [0.5, 1.5]", "floats in [0, 1]"]),
+        ({2: grey(2) - 0.5}, ["test: ", "[-0.5, 0.5]"]),
         ({0: np.full((4, 4, 4), np.nan)}, ["train: ", "nan"]),
         ({0: grey(4).astype(np.uint16)}, ["uint16", "uint8"]),
         ({0: np.zeros((4, 4), np.uint8)}, ["shape [4, 4]", "[N, H, W]"]),
@@ -220,14 +196,12 @@ OK = (grey(4), labels(2, 2), grey(2), labels(1, 1))
         ({0: np.zeros((0, 4, 4), np.uint8), 1: labels(0)}, ["N > 0"]),
         ({0: [[1, 2], [3]]}, ["no array of numbers"]),
         ({1: labels(2, 1)}, ["train: labels", "[3]", "one for each of 4 images"]),
-        ({1: labels(0)}, ["train: labels", "[0]", "one for each of 4 images"]),
         ({1: labels(2, 2) / 2}, ["train: labels", "float64", "whole numbers"]),
         ({1: labels(2, 2) - 1}, ["train: labels", "whole numbers from 0"]),
         ({1: labels(4), 3: labels(2)}, ["one class only (0)"]),
-        ({3: labels(2)}, ["no image of class '1' in test", "1 of 2"]),
+        ({3: labels(2)}, ["no image of class '1' in test"]),
         ({4: ["cat", "dog", "eel"]}, ["no image of class 'eel' in train"]),
         ({4: ["cat"]}, ["label 1", "1 different class names"]),
-        ({4: ["cat", "cat"]}, ["1 different class names"]),
         ({4: ["cat", "a\nb"]}, [r"'a\nb'", "cannot be shown"]),
         ({4: ["cat", "\udcff"]}, [r"'\udcff'", "cannot be shown"]),
     ],
@@ -248,9 +222,6 @@ def test_what_is_no_data_set_is_refused():
         with pytest.raises(UserError, match="no colon"):
             dataset(name)
     refused("unknown dataset 'cfar10'", "cifar10", "digits", "folder:PATH", name="cfar10")
-
-
-# ---- folders
 
 
 def test_a_folder_with_train_and_test(tmp_path):
@@ -281,6 +252,7 @@ def test_a_folder_of_classes_is_split_by_class(tmp_path, monkeypatch):
 
 def test_any_mode_becomes_rgb(tmp_path):
     colour = (10, 20, 30)
+    plain, large = Image.new("RGB", (9, 7), colour), Image.new("RGB", (40, 50), colour)
     rows = {
         "00.png": (Image.new("L", (9, 7), 100), [100] * 3),
         "01.png": (Image.new("1", (9, 7), 1), [255] * 3),
@@ -290,13 +262,11 @@ def test_any_mode_becomes_rgb(tmp_path):
         "05.tif": (Image.fromarray(np.full((7, 9), 257 * 100, np.int32)), [100] * 3),
         "06.tif": (Image.fromarray(np.full((7, 9), 0.2, np.float32)), [51] * 3),
         "07.jpg": (Image.new("CMYK", (9, 7), (0, 0, 0, 0)), [255] * 3),
-        "08.gif": (Image.new("RGB", (9, 7), colour).quantize(4), [*colour]),
+        "08.gif": (plain.quantize(4), [*colour]),
         "09.png": (Image.new("LA", (9, 7), (60, 255)), [60] * 3),
-        **{
-            f"{number}.{suffix}": (Image.new("RGB", (40, 50), colour), [*colour])
-            for number, suffix in enumerate(("PNG", "bmp", "jp2", "ppm", "tga", "webp"), 10)
-        },
     }
+    for suffix in ("PNG", "bmp", "jp2", "ppm", "tga", "webp"):
+        rows[f"{len(rows)}.{suffix}"] = large, [*colour]
     halves(tmp_path, {name: image for name, (image, _) in rows.items()}, lossless=True)
     loaded = load(f"folder:{tmp_path}", size=8)
     assert loaded.train_images[:-1, :, 4, 4].tolist() == [pixel for _, pixel in rows.values()]
@@ -316,41 +286,36 @@ def test_a_large_jpeg_is_resized_faithfully_and_upright(tmp_path):
     assert (fine[:, 2:] - fine[:, :-2]).abs().min() > 150  # stripes of two, still black and white
 
 
-def noise(width=40, height=40) -> bytes:
-    """Return a PNG of 40 x 40 pixels whose header may say otherwise."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
-    content = file.getvalue()
-    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
-    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+def cut_off(path):
+    Image.effect_noise((40, 40), 99).save(path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
 
 
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: path.write_bytes(noise()[:-2000]), "truncated"),
-        (lambda path: path.write_bytes(noise(13300, 3760)), "13300x3760 is over 50000000 pixels"),
-        (lambda path: path.write_bytes(b""), "cannot identify"),
+        (cut_off, "truncated"),
+        (lambda path: Image.new("L", (50, 41)).save(path), "50x41 is over 2000 pixels"),
         (lambda path: path.write_bytes(EPS), "cannot identify"),
         (os.mkfifo, "no plain file"),
-        (lambda path: path.symlink_to("/dev/zero"), "no plain file"),
         (lambda path: path.symlink_to("nowhere"), "no plain file"),
     ],
 )
 def test_damaged_images_are_named(tmp_path, monkeypatch, make, why):
     started = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: started.append(a))
-    folder(tmp_path, {"train/a": 300, "train/b": 1, "test/a": 1, "test/b": 1})
-    paths = [tmp_path / "train" / "a" / f"{number:03}.png" for number in range(1, 300, 43)]
+    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
+    folder(tmp_path, {"train/a": 8, "train/b": 1, "test/a": 1, "test/b": 1})
+    paths = [tmp_path / "train" / "a" / f"{number:03}.png" for number in range(7)]
     for path in paths:
         path.unlink()
         make(path)
     message = refused("cannot read image", why, "remove it", name=f"folder:{tmp_path}", size=8)
     assert not started and all(str(path) in message for path in paths[:5])
     assert message.count(".png") == 5 and "and 2 more" in message
-
-
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
 
 
 @pytest.mark.parametrize(
@@ -361,23 +326,15 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
         ({"train/a": 2, "test/a": 2}, ["one class only (a)"]),
         ({"train/a": 0, "train/b": 0, "test/a": 0}, ["no images in", ".jpg"]),
         ({"train/a": 2, "train/b": 2}, ["no folder", "/test", "PATH/test/<class>/"]),
-        ({"test/a": 2, "test/b": 2}, ["no folder", "/train"]),
-        ({"a": 0, "b": 0}, ["no images in"]),
         ({"a": 3}, ["one class only (a)"]),
         ({"a": 3, "b": 1}, ["no image of class 'b' in train"]),
-        ({"a": 3, "b": 0}, ["no image of class 'b' in train"]),
         ({"a": 3, "x\ny": 3}, [r"'x\ny'", "cannot be shown", "rename it"]),
         ({"a": 3, "x\udcff": 3}, [r"'x\udcff'", "cannot be shown", "rename it"]),
     ],
 )
 def test_bad_folders_are_refused(tmp_path, counts, parts):
     refused(*parts, name=f"folder:{folder(tmp_path, counts)}")
-
-
-def test_no_folder_is_said():
     refused("no folder /none", "PATH/<class>/", name="folder:/none")
-    refused("no folder '~nosuchuser/x'", "home directory", name="folder:~nosuchuser/x")
-    refused("no folder", "too long", name="folder:" + "x" * 5000)
 
 
 def test_what_is_written_can_be_loaded(tmp_path):
@@ -392,43 +349,33 @@ def test_what_is_written_can_be_loaded(tmp_path):
         write_folder(data, tmp_path / "file")
 
 
-# ---- torchvision, from tiny archives in the real layout
-
-
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def cifar(root: Path, monkeypatch, kind: str, key: str, names: list[str]):
-    """Put an archive of two training images a class, one for testing, into root."""
-    cls = getattr(torchvision.datasets, kind)
-    base = root / "made" / cls.base_folder
+@pytest.mark.parametrize(
+    ("name", "key"), [("cifar10", "label_names"), ("cifar100", "fine_label_names")]
+)
+def test_cifar_is_read_from_its_archive(tmp_path, monkeypatch, name, key):
+    cls = getattr(torchvision.datasets, name.upper())
+    base = tmp_path / "made" / cls.base_folder
     base.mkdir(parents=True)
-    label = "labels" if kind == "CIFAR10" else "fine_labels"
 
     def write(file, content):
         (base / file).write_bytes(pickle.dumps(content))
         return [file, md5(base / file)]
 
-    def batch(repeats):
-        kept = list(range(len(names))) * repeats
-        return {"data": np.repeat(np.array(kept, np.uint8)[:, None], 3072, axis=1), label: kept}
+    def batch(truth):
+        pixels = np.repeat(np.array(truth, np.uint8)[:, None], 3072, axis=1)
+        return {"data": pixels, "labels" if name == "cifar10" else "fine_labels": truth}
 
-    monkeypatch.setattr(cls, "train_list", [write(cls.train_list[0][0], batch(2))])
-    monkeypatch.setattr(cls, "test_list", [write(cls.test_list[0][0], batch(1))])
-    file, checksum = write(cls.meta["filename"], {key: names})
+    monkeypatch.setattr(cls, "train_list", [write(cls.train_list[0][0], batch([0, 1, 2] * 2))])
+    monkeypatch.setattr(cls, "test_list", [write(cls.test_list[0][0], batch([0, 1, 2]))])
+    file, checksum = write(cls.meta["filename"], {key: ["ant", "bee", "cat"]})
     monkeypatch.setattr(cls, "meta", {"filename": file, "key": key, "md5": checksum})
-    with tarfile.open(root / cls.filename, "w:gz") as archive:
+    with tarfile.open(tmp_path / cls.filename, "w:gz") as archive:
         archive.add(base, cls.base_folder)
-    monkeypatch.setattr(cls, "tgz_md5", md5(root / cls.filename))
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "key"),
-    [("cifar10", "CIFAR10", "label_names"), ("cifar100", "CIFAR100", "fine_label_names")],
-)
-def test_cifar_is_read_from_its_archive(tmp_path, monkeypatch, name, kind, key):
-    cifar(tmp_path, monkeypatch, kind, key, ["ant", "bee", "cat"])
+    monkeypatch.setattr(cls, "tgz_md5", md5(tmp_path / cls.filename))
     monkeypatch.setenv("UNLEARNKIT_DATA", str(tmp_path))
     loaded = load(name)
     assert loaded.train_images.shape == (6, 3, 32, 32) and loaded.classes == ("ant", "bee", "cat")
@@ -472,17 +419,17 @@ def test_fashion_mnist_is_read_from_its_checked_archives_alone(tmp_path, monkeyp
     assert load("fashion-mnist", root=tmp_path, size=28).image_size == 28
 
 
-@pytest.mark.parametrize(
-    ("name", "archive"),
-    [
-        ("cifar10", "cifar-10-python.tar.gz"),
-        ("svhn", "train_32x32.mat and test_32x32.mat"),
-        ("fashion-mnist", "FashionMNIST/raw/"),
-    ],
-)
-def test_offline_names_both_ways_out(tmp_path, name, archive):
+FILES = {
+    "cifar10": "cifar-10-python.tar.gz",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+    "fashion-mnist": "FashionMNIST/raw/",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_offline_names_both_ways_out(tmp_path, name):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"damaged")  # is not read
     whole = f"cannot get dataset '{name}'"
-    ways = [archive, str(tmp_path), "--dataset folder:PATH", "--dataset digits"]
+    ways = [FILES[name], str(tmp_path), "--dataset folder:PATH", "--dataset digits"]
     refused(whole, "Name or service not known", *ways, name=name, root=tmp_path)
     refused(whole, "Not a directory", name=name, root=Path(__file__) / "below")

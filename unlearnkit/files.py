@@ -10,6 +10,8 @@ from typing import Any
 
 from unlearnkit.errors import Unreadable, UserError, one_line
 
+LARGEST = 64 * 2**20  # bytes; no file of results comes near it
+
 
 def plain_name(text: str) -> str:
     """Return `text` as part of a file name that every system takes: letters, digits, ``_.-``."""
@@ -35,48 +37,49 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise UserError(f"cannot write {path}: {why}") from None
 
 
-def read_json(path: Path, limit: int = 64 * 2**20) -> Any:
-    """Return what a JSON file of at most `limit` bytes holds.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a plain file of at most `LARGEST` bytes.
 
-    Raises
-    ------
-    FileNotFoundError : nothing is there.
-    Unreadable : it is no plain file, too large, not UTF-8 or not JSON.
-    UserError : the system does not let it be read.
+    `FileNotFoundError` if nothing is there, `Unreadable` if it is another thing, `UserError` if
+    the system does not let it be read.
     """
     try:
-        if path.stat().st_size > limit or not path.is_file():
-            raise ValueError(f"not a plain file of at most {limit} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size <= LARGEST and path.is_file():
+            return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"no file {path}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    raise Unreadable(f"{path} is damaged: not a plain file of at most {LARGEST} bytes")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; errors as of `read_bytes`, `Unreadable` if it is not JSON."""
+    content = read_bytes(path)
+    try:
+        return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"{path} is damaged: {one_line(error)}") from None
 
 
-def set_aside(path: Path, what: str) -> Path:
-    """Rename a damaged or foreign file or folder to `NAME.damaged`, warn, return its new place."""
+def set_aside(path: Path, what: str) -> None:
+    """Rename a damaged or foreign file or folder to `NAME.damaged`, with a warning."""
     aside = path.with_name(path.name + ".damaged")
     while aside.is_dir() or (path.is_dir() and aside.exists()):  # what a rename cannot replace
         aside = aside.with_name(aside.name + ".damaged")
     try:
         os.replace(path, aside)
     except FileNotFoundError:
-        return aside  # another worker found it damaged, too, and was faster
+        return  # another worker found it damaged, too, and was faster
     except OSError as error:
         raise UserError(f"{path} is {what} and cannot be set aside: {error.strerror}") from None
     warnings.warn(f"{path.name} is {what}; kept as {aside}, computed again", stacklevel=3)
-    return aside
 
 
 def source_folder(dataset: str) -> Path | None:
     """Return the folder that 'folder:PATH' names, there or not; None for other data sets.
 
-    Raises
-    ------
-    UserError : no folder can have that name.
+    `UserError` if no folder can have that name.
     """
     kind, colon, path = dataset.partition(":")
     if kind != "folder" or not colon:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UserError, one_line, unknown
 
-_OWN = ("resnet50", "small_vit")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _NORMS = (_BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm, RmsNorm2d)
 
@@ -33,11 +32,6 @@ class Classifier(nn.Module):
         self, architecture: str, net: nn.Module, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise UserError(
-                "mean and std need three values each, std above 0; "
-                f"got mean {tuple(mean)}, std {tuple(std)}"
-            )
         self.architecture = architecture
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
@@ -64,66 +58,45 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
-    width: float = 1.0,
-    stem_stride: int = 1,
-    zero_init_last: bool = False,
-    dim: int = 384,
-    heads: int = 6,
-    depth: int = 4,
-    patch: int = 4,
+    **options: float,
 ) -> Classifier:
     """Build a freshly initialised classifier on the CPU.
 
-    Parameters
-    ----------
-    architecture : str
-        'resnet50' (CIFAR stem: one 3x3 convolution, no max-pool), 'small_vit' (pre-norm), or any
-        timm model name. timm's own ResNet-50 with the ImageNet stem is 'resnet50.a1_in1k'; no
-        pretrained weights are ever loaded.
-    num_classes, image_size : int
-        Number of logits; height and width of the images in pixels.
-    mean, std : three floats each
-        Of the training images, in [0, 1].
-    seed : int
-        Fixes the initial weights; the global random state is left alone.
-    width, stem_stride, zero_init_last
-        'resnet50' only: factor on all channel numbers (rounded to even ones); stride of the stem;
-        whether the last BatchNorm of each block starts at weight 0, as timm's do, not at 1, as
-        torchvision's: it stays small for long, and so does its σ.
-    dim, heads, depth, patch : int
-        'small_vit' only: embedding width, attention heads, blocks, patch size in pixels.
+    `architecture` is 'resnet50' (CIFAR stem: one 3x3 convolution, no max-pool), 'small_vit'
+    (pre-norm), or any timm model name; no pretrained weights are ever loaded. timm's own ResNet-50
+    with the ImageNet stem is 'resnet50.a1_in1k'. `image_size` is in pixels; `mean` and `std` are
+    those of the three channels of the training images, in [0, 1]. `seed` fixes the initial weights;
+    the global random state is left alone. `UserError` if the sizes do not go together.
 
-    Raises
-    ------
-    UserError
-        Unknown architecture, or sizes that do not go together.
+    Options of 'resnet50': `width` (1.0), a factor on all channel numbers, rounded to even ones;
+    `stem_stride` (1); `zero_init_last` (False), whether the last BatchNorm of each block starts at
+    weight 0, as timm's do, not at 1, as torchvision's: it stays small for long, and so does its σ.
+    Options of 'small_vit': `dim` (384), the embedding's width; `heads` (6), `depth` (4) in blocks,
+    `patch` (4) in pixels.
     """
-    if num_classes < 2 or image_size < 1:
-        raise UserError(
-            f"a classifier needs num_classes >= 2 and image_size >= 1; "
-            f"got {num_classes} and {image_size}"
-        )
+    sizes = {"num_classes": num_classes, "image_size": image_size, "std": min(std), **options}
+    for name, value in sizes.items():
+        if not (value > 0 or value is False):
+            raise UserError(f"{name} {value} is not allowed; a classifier needs more than 0")
+    own = {"resnet50": _resnet50, "small_vit": _small_vit}
+    make = own.get(architecture, _timm)
+    if make is _timm and not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        raise unknown("architecture", architecture, [*own, *close, "any name of timm's"])
     try:
         # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not put back
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
-            if architecture == "resnet50":
-                net = _resnet50(num_classes, width, stem_stride, zero_init_last)
-            elif architecture == "small_vit":
-                net = _small_vit(num_classes, image_size, dim, heads, depth, patch)
-            else:
-                net = _timm(architecture, num_classes, image_size)
+            net = make(architecture, num_classes, image_size, **options)
             shape = tuple(net.eval()(torch.zeros(2, 3, image_size, image_size)).shape)
-    except UserError:
-        raise
+        if shape != (2, num_classes):
+            raise ValueError(f"its output is {shape}, no class for each image")
+        return Classifier(architecture, net.train(), mean, std)
     except Exception as error:
         raise UserError(
             f"architecture {architecture!r} cannot be built for {image_size}x{image_size} images "
             f"({one_line(error)[:200]}); choose another image size, architecture or options"
         ) from error
-    if shape != (2, num_classes):
-        raise UserError(f"architecture {architecture!r} does not classify images: output {shape}")
-    return Classifier(architecture, net.train(), mean, std)
 
 
 def norm_layers(model: nn.Module) -> list[NormLayer]:
@@ -144,23 +117,15 @@ def norm_layers(model: nn.Module) -> list[NormLayer]:
     return [NormLayer(index, name, module) for index, (name, module) in enumerate(found, 1)]
 
 
-def _resnet50(num_classes: int, width: float, stem_stride: int, zero_init_last: bool) -> nn.Module:
-    if not width > 0 or stem_stride < 1:
-        raise UserError(
-            f"resnet50 needs width > 0 and stem_stride >= 1; got {width} and {stem_stride}"
-        )
+def _resnet50(
+    _: str, classes: int, __: int, width: float = 1.0, stem_stride: int = 1, **options: bool
+) -> nn.Module:
     half = max(1, round(32 * width))
     # timm fixes the plain stem at 64 channels; its deep stem ends at 2 * stem_width, which gives
     # bn1 and stage 1 the right number: only the convolution remains to be replaced
-    net = ResNet(
-        Bottleneck,
-        (3, 4, 6, 3),
-        num_classes=num_classes,
-        channels=tuple(2 * half * 2**stage for stage in range(4)),
-        stem_type="deep",
-        stem_width=half,
-        zero_init_last=zero_init_last,
-    )
+    options = {"zero_init_last": False, "stem_type": "deep", "stem_width": half} | options
+    channels = tuple(2 * half * 2**stage for stage in range(4))
+    net = ResNet(Bottleneck, (3, 4, 6, 3), num_classes=classes, channels=channels, **options)
     net.conv1 = nn.Conv2d(3, 2 * half, 3, stride=stem_stride, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
@@ -168,26 +133,18 @@ def _resnet50(num_classes: int, width: float, stem_stride: int, zero_init_last: 
 
 
 def _small_vit(
-    num_classes: int, image_size: int, dim: int, heads: int, depth: int, patch: int
+    _: str, classes: int, size: int, dim: int = 384, heads: int = 6, depth: int = 4, patch: int = 4
 ) -> nn.Module:
-    if min(dim, heads, depth, patch) < 1 or image_size % patch or dim % heads:
-        raise UserError(
-            "small_vit needs dim, heads, depth and patch >= 1, dim a multiple of heads, the image "
-            f"size one of patch; got dim {dim}, heads {heads}, depth {depth}, patch {patch}, "
-            f"image size {image_size}"
-        )
-    options = {"embed_dim": dim, "depth": depth, "num_heads": heads, "num_classes": num_classes}
-    return VisionTransformer(image_size, patch, **options)
+    if size % patch or dim % heads:
+        wanted = "both dim a multiple of heads and the image size one of patch"
+        raise ValueError(f"small_vit needs {wanted}; got {dim}, {heads}, {size}, {patch}")
+    options = {"embed_dim": dim, "num_heads": heads, "depth": depth}
+    return VisionTransformer(size, patch, num_classes=classes, **options)
 
 
-def _timm(name: str, num_classes: int, image_size: int) -> nn.Module:
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" (close: {', '.join(close)})" if close else ""
-        raise UserError(f"{unknown('architecture', name, _OWN)}; any timm model name works{hint}")
-    options = {"pretrained": False, "num_classes": num_classes}
+def _timm(name: str, classes: int, size: int) -> nn.Module:
     try:
-        return timm.create_model(name, img_size=image_size, **options)
+        return timm.create_model(name, img_size=size, num_classes=classes)
     except TypeError:  # most convolutional networks are not told their image size
         torch.default_generator.manual_seed(torch.default_generator.initial_seed())
-        return timm.create_model(name, **options)
+        return timm.create_model(name, num_classes=classes)

@@ -1,13 +1,15 @@
 """Results as files: one small JSON for each cell, beside what belongs to the machine.
 
 `SHA256SUMS` holds the checksum of every file, as `sha256sum --check` takes it: a digit changed by
-hand, or a file copied over another, is found when results are read.
+hand, or a file copied over another, is found when results are read. Errors are `UserError`s that
+name the file.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,15 +27,11 @@ from unlearnkit.names import GAP_METRICS
 
 SWEEP_COLUMNS = ["architecture", "method", "lr", *GAP_METRICS, "average_gap", "chosen"]
 SUMS = "SHA256SUMS"
-LARGEST = 64 * 2**20  # bytes; no file of results comes near it
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One model of the study: everything that tells it from the others.
-
-    `progress` is 1.0 for a finished model and less for a checkpoint along the original's training.
-    """
+    """What tells one model of a study from the others; `progress` < 1 is of a checkpoint."""
 
     architecture: str
     forget: str
@@ -46,11 +44,9 @@ class Cell:
     def name(self) -> str:
         """A file name, e.g. 'resnet50_random-0.1_cf_all_seed0'."""
         at = "" if self.progress == 1 else f"_at{self.progress:g}"
-        kind, _, value = self.forget.partition(":")
-        words = (self.architecture, kind, value, self.method, self.scope)
+        words = (self.architecture, self.forget.replace(":", "-", 1), self.method, self.scope)
         # Names of classes, models and methods may hold anything, slashes included.
-        architecture, kind, value, method, scope = (quote(word, safe="") for word in words)
-        return f"{architecture}_{kind}-{value}_{method}_{scope}_seed{self.seed}{at}"
+        return "_".join(quote(word, safe="") for word in words) + f"_seed{self.seed}{at}"
 
     def __str__(self) -> str:
         at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"
@@ -81,7 +77,6 @@ class Results:
 
     `study` is the same on every machine: profile, data set, split hashes, number of cells asked
     for. `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
-    `samples` show the data set without it.
     """
 
     study: dict[str, Any]
@@ -114,73 +109,54 @@ def committed_folder(name: str) -> Path:
 
 
 def lay_down(folder: Path, contents: Mapping[str, str | bytes], stale: Iterable[str] = ()) -> None:
-    """Write those files of a folder that are new, remove the `stale` ones, and list checksums.
-
-    A `UserError` names the file that cannot be written.
-    """
+    """Write those files of a folder that are new, remove the `stale` ones, and list checksums."""
     try:
         sums = _sums(folder)
     except UserError:
         sums = {}  # what is written now is listed; `verified` names the rest
 
-    def write_if_new(name: str, content: str | bytes) -> str:
-        data = content.encode() if isinstance(content, str) else content
-        if not (folder / name).is_file() or (folder / name).read_bytes() != data:
-            files.write_atomic(folder / name, data)
-        return hashlib.sha256(data).hexdigest()
+    def keep(name: str, content: str | bytes) -> None:
+        path, data = folder / name, content.encode() if isinstance(content, str) else content
+        sums[name] = hashlib.sha256(data).hexdigest()
+        if not path.is_file() or path.read_bytes() != data:
+            files.write_atomic(path, data)
 
     try:
         for name, content in contents.items():
-            sums[name] = write_if_new(name, content)
+            keep(name, content)
         for name in stale:
             (folder / name).unlink(missing_ok=True)
         there = sorted(name for name in sums if (folder / name).is_file())
-        write_if_new(SUMS, "".join(f"{sums[name]}  {name}\n" for name in there))
+        keep(SUMS, "".join(f"{sums[name]}  {name}\n" for name in there))
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from None
 
 
 def verified(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """Return name -> content of the files of results that fit a pattern, each as it was written.
-
-    A `UserError` names the file that is missing, was changed, or never was written.
-    """
+    """Return name -> content of the files of results that fit a pattern, each as it was written."""
     sums, found = _sums(folder), {}
     there = {path.relative_to(folder).as_posix() for p in patterns for path in folder.glob(p)}
     there |= {name for name in sums if any(fnmatch(name, pattern) for pattern in patterns)}
     for name in sorted(there):
-        found[name] = _content(folder / name)
+        try:
+            found[name] = files.read_bytes(folder / name)
+        except FileNotFoundError:
+            raise _damaged(folder / name, "it is gone") from None
         if hashlib.sha256(found[name]).hexdigest() != sums.get(name):
-            why = "has another checksum" if name in sums else "does not list it"
-            raise _damaged(folder / name, f"{SUMS} {why}")
+            raise _damaged(folder / name, f"{SUMS} has another checksum, or none")
     return found
 
 
 def _sums(folder: Path) -> dict[str, str]:
     """Return name -> checksum as listed in `folder`, none where there is no list."""
-    if not _there(folder / SUMS):
+    try:
+        lines = files.read_bytes(folder / SUMS).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return {}
-    lines = _content(folder / SUMS).decode(errors="replace").splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # no permission to look, a name too long
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST or not path.is_file():
-            raise _damaged(path, f"not a plain file of at most {LARGEST} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror) from None
-
-
-def _damaged(path: Path, why: object) -> UserError:
+def _damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is damaged ({why}); restore it or compute it again")
 
 
@@ -196,25 +172,30 @@ def write(results: Results, folder: Path) -> None:
         contents[f"{name}.json"] = json.dumps(table, indent=1, sort_keys=True) + "\n"
     if results.samples is not None:
         contents["samples.png"] = _png(results.samples)
-    cells = [f"cells/{path.name}" for path in (folder / "cells").glob("*.json")]
-    lay_down(folder, contents, stale=[name for name in cells if name not in contents])
+    cells = {f"cells/{path.name}" for path in (folder / "cells").glob("*.json")}
+    lay_down(folder, contents, stale=cells - contents.keys())
 
 
 def read(folder: Path) -> Results:
-    """Read what `write` wrote; a `UserError` names what is missing or was changed."""
-    if not _there(folder / "study.json"):
-        raise UserError(f"no results in {folder}")
+    """Read what `write` wrote."""
     found = verified(folder, "study.json", "machine.json", "samples.png", "cells/*.json")
-    name, records = "study.json", []
+    if "study.json" not in found:
+        raise UserError(f"no results in {folder}")
+    name, records, samples = "study.json", [], None
     try:
         study = json.loads(found[name])
         sets = [entry["set"] for entry in study["settings"]["forget"]]
+        for name in (n for n in found if n.startswith("cells/")):
+            content = json.loads(found[name])
+            cell, stages = Cell(**content["cell"]), content["stages"]
+            different = {stage["stage"] for stage in stages}
+            if name != f"cells/{cell.name}.json" or len(different) < len(stages):
+                raise ValueError("it is another cell's, or has a stage twice")
+            records.append(Record(cell, stages))
+        if (name := "samples.png") in found:
+            samples = _samples(found[name], study["classes"])
         name = "machine.json"
         machine = {**json.loads(found[name])}
-        for name in (n for n in found if n.startswith("cells/")):
-            records.append(_record(json.loads(found[name]), Path(name).stem))
-        name = "samples.png"
-        samples = _samples(found[name], study["classes"]) if name in found else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise _damaged(folder / name, one_line(error)) from None
     # In the profile's order: what is drawn without a forget set named is the first one's.
@@ -222,20 +203,11 @@ def read(folder: Path) -> Results:
     return Results(study, machine, records, samples)
 
 
-def _record(content: dict[str, Any], name: str) -> Record:
-    record = Record(Cell(**content["cell"]), content["stages"])
-    labels = [stage["stage"] for stage in record.stages]
-    if record.cell.name != name or len(set(labels)) < len(labels):
-        raise ValueError("it is another cell's, or has a stage twice")
-    return record
-
-
 def _png(samples: Samples) -> bytes:
     """Return the sample images as one picture, side by side, the labels in its description."""
     buffer, note = io.BytesIO(), PngInfo()
     note.add_text("labels", json.dumps(samples.labels.tolist()))
-    strip = np.concatenate(samples.images, axis=1)
-    Image.fromarray(strip).save(buffer, "PNG", pnginfo=note)
+    Image.fromarray(np.concatenate(samples.images, axis=1)).save(buffer, "PNG", pnginfo=note)
     return buffer.getvalue()
 
 
@@ -250,11 +222,9 @@ def recorded_walls(*folders: Path) -> dict[str, dict[str, float]]:
     """Return cell name -> stage -> seconds, as recorded in `folders`, the first that has it."""
     walls: dict[str, dict[str, float]] = {}
     for folder in folders:
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             cells = files.read_json(folder / "machine.json")["cells"]
             walls = {name: dict(entry["walls"]) for name, entry in cells.items()} | walls
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
     return walls
 
 
@@ -267,20 +237,18 @@ def write_sweep(table: pd.DataFrame, folder: Path) -> None:
 
 def read_sweep(folder: Path) -> pd.DataFrame:
     """Return what `write_sweep` wrote to `folder`, with no rows if there is nothing."""
-    parts = [pd.DataFrame(columns=SWEEP_COLUMNS)]
+    parts = []
     for name, content in verified(folder, "sweeps/*.csv").items():
         try:
             parts.append(pd.read_csv(io.BytesIO(content))[SWEEP_COLUMNS])
         except (ValueError, KeyError) as error:
             raise _damaged(folder / name, one_line(error)) from None
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+    empty = pd.DataFrame(columns=SWEEP_COLUMNS)
+    return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def disagreements(hyperparameters: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
-    """Return a line for each rate in `hyperparameters` that is not the sweep's choice.
-
-    `hyperparameters`: architecture -> method -> its values, as study.json has them.
-    """
+    """Return a line for each rate, in study.json's table, that is not the sweep's choice."""
     lines = []
     for row in table[table["chosen"]].itertuples():
         rate = hyperparameters[row.architecture][row.method]["lr"]

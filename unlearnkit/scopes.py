@@ -10,25 +10,21 @@ from unlearnkit.names import SCOPES
 def scope_modules(model: nn.Module, scope: str) -> list[str]:
     """Return what `scope` covers, as names of modules (with all they contain) and of parameters.
 
+    `scope` is one of `SCOPES`, 'modules:' and names with commas between, as in
+    'modules:net.layer4,net.fc', or several of these with '+' between: 'intermediate+last'.
+
     The blocks or stages, as timm orders them, are split 1/4, 1/2, 1/4 (rounded so that the
     outer groups get the smaller, but at least one): first = stem or patch and position embedding,
     class token, first quarter; intermediate = the middle half; last = last quarter, final norm and
     head. For 'resnet50': stem + stage 1, stages 2-3, stage 4 + head; for 'small_vit': embedding +
     block 1, blocks 2-3, block 4 + norm + head. Every parameter is in exactly one of the three.
 
-    Parameters
-    ----------
-    model : nn.Module
-    scope : str
-        One of `SCOPES`, 'modules:' and names with commas between, as in
-        'modules:net.layer4,net.fc', or several of these with '+' between: 'intermediate+last'.
-
-    Raises
-    ------
-    UserError
-        Unknown scope or module, or one that holds no parameters.
+    `UserError` on an unknown scope or module, or one that holds no parameters.
     """
-    found = (name for part in scope.split("+") for name in _part(model, part))
+    found: list[str] = []
+    for part in scope.split("+"):
+        named = part.startswith("modules:")
+        found += _named(model, part.removeprefix("modules:")) if named else _group(model, part)
     return list(dict.fromkeys(found))
 
 
@@ -69,47 +65,47 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def _part(model: nn.Module, scope: str) -> list[str]:
-    """Return what one part of a scope covers, in the fewest names."""
-    if scope.startswith("modules:"):
-        return _named(model, scope.removeprefix("modules:"))
-    if scope not in SCOPES:
-        raise unknown("scope", scope, (*SCOPES, "modules:NAME,NAME", "several of these with +"))
-    groups = _groups(model)
-    names = {name for name, group in groups.items() if scope in ("all", group)}
-    if not names:
-        raise UserError(
-            f"scope {scope!r} holds no parameters in this model; use another one, or modules:NAME"
-        )
-    modules: list[str] = []
-    for name, module in model.named_modules():
-        held = {f"{name}.{inner}" for inner, _ in module.named_parameters()}
-        if held and held <= names and not _inside(name, modules):
-            modules.append(name)
-    return [name for name in groups if name in names and not _inside(name, modules)] + modules
+def _inside(name: str, prefixes: list[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _named(model: nn.Module, text: str) -> list[str]:
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    """Return the names in `text`, each of a parameter or a module with some."""
+    wanted = [name.strip() for name in text.split(",")]
     parameters = [name for name, _ in model.named_parameters()]
     for name in wanted:
         if not any(_inside(parameter, [name]) for parameter in parameters):
             known = dict.fromkeys(".".join(p.split(".")[:2]) for p in parameters)
             raise unknown("module with parameters", name, [*known, "and what they contain"])
-    if not wanted:
-        raise UserError("scope 'modules:' names no module; write it as modules:net.layer4,net.fc")
     return wanted
 
 
-def _inside(name: str, prefixes: list[str]) -> bool:
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+def _group(model: nn.Module, scope: str) -> list[str]:
+    """Return what one of `SCOPES` covers, in the fewest names."""
+    if scope not in SCOPES:
+        raise unknown("scope", scope, (*SCOPES, "modules:NAME,NAME", "several of these with +"))
+    units = _units(model)
+    blocks = max(units.values(), default=0) - 1
+    quarter = max(1, blocks // 4)
+    bounds = quarter, max(quarter, blocks - quarter)  # the last units of the first two groups
+    group = {name: SCOPES[1 + sum(unit > b for b in bounds)] for name, unit in units.items()}
+    names = [name for name in units if scope in ("all", group[name])]
+    if not names:
+        hint = "use another one, or modules:NAME"
+        raise UserError(f"scope {scope!r} holds no parameters in this model; {hint}")
+    modules: list[str] = []
+    for name, module in model.named_modules():
+        held = {f"{name}.{inner}" for inner, _ in module.named_parameters()}
+        if held and held <= set(names) and not _inside(name, modules):
+            modules.append(name)
+    return [name for name in names if not _inside(name, modules)] + modules
 
 
-def _groups(model: nn.Module) -> dict[str, str]:
-    """Map every parameter's name to 'first', 'intermediate' or 'last'."""
+def _units(model: nn.Module) -> dict[str, int]:
+    """Map every parameter's name to its unit: 0 = stem, 1.. = blocks, the highest = head."""
     net = getattr(model, "net", model)
     prefix = "net." if net is not model else ""
-    units: dict[str, int] = {}  # of each parameter: 0 = stem, 1.. = blocks, highest = head
+    units: dict[str, int] = {}
     if hasattr(net, "group_matcher"):
         units = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
     if max(units.values(), default=0) < 2:
@@ -117,10 +113,4 @@ def _groups(model: nn.Module) -> dict[str, str]:
         owners = {name: name.rpartition(".")[0] for name, _ in net.named_parameters()}
         order = list(dict.fromkeys(["", *owners.values()]))
         units = {name: order.index(owner) for name, owner in owners.items()}
-    blocks = max(units.values(), default=0) - 1
-    quarter = max(1, blocks // 4)
-    groups = {}
-    for name, unit in units.items():
-        inner = "intermediate" if unit <= blocks - quarter else "last"
-        groups[prefix + name] = "first" if unit <= quarter else inner
-    return groups
+    return {prefix + name: unit for name, unit in units.items()}

@@ -28,12 +28,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors [on the CPU] and the meta values that `save_tensors` wrote to `path`.
 
-    Raises `DamagedFile` if it is no plain file, or not what was written there, and
-    `FileNotFoundError` if there is nothing.
+    `FileNotFoundError` if there is nothing, `DamagedFile` if it is not what was written there.
     """
+    if path.exists() and not path.is_file():  # a named pipe would never end
+        raise DamagedFile("not a plain file")
     try:
-        if path.exists() and not path.is_file():  # a named pipe would never end
-            raise DamagedFile("not a plain file")
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -41,18 +40,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except (SafetensorError, OSError) as error:
         raise DamagedFile(f"damaged ({type(error).__name__})") from None
-    text = head.get("meta", "")
-    # A file of an earlier version of this package has no meta values.
+    text = head.get("meta", "")  # none in a file of an earlier version of this package
     if not text or head.get("checksum") != _checksum(tensors, text):
         raise DamagedFile("damaged: its checksum does not fit")
     return tensors, json.loads(text)
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of `text` and of the names, types, shapes and bytes of `tensors`."""
     digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -4,7 +4,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,21 +17,17 @@ from torch import Tensor
 from unlearnkit.errors import UserError, one_line
 from unlearnkit.files import cpu_count
 
+# By format, not by any that Pillow knows: some of them start other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")
 MAX_PIXELS = 50_000_000  # of one image file: 150 MB in RGB, in each of up to eight threads
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set in memory.
+    """A data set in memory: images uint8 [N, 3, S, S], labels int64 [N], 0 ≤ label < classes.
 
-    Attributes
-    ----------
-    name : what it is called in tables.
-    classes : class names, in the order of the labels.
-    train_images, test_images : uint8 [N, 3, S, S].
-    train_labels, test_labels : int64 [N], 0 ≤ label < len(classes).
-    flip : whether a horizontally mirrored image keeps its class (not so for digits).
+    `name` is what it is called in tables; `classes` are named in the order of the labels; `flip`
+    tells whether a horizontally mirrored image keeps its class (not so for digits).
     """
 
     name: str
@@ -54,13 +51,21 @@ class ImageData:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names, shapes, pixels and labels; not over name and device."""
-        halves = (self.train_images, self.train_labels, self.test_images, self.test_labels)
-        return _digest(self.classes, halves)
+        return self._digest("train_images", "train_labels", "test_images", "test_labels")
 
     @cached_property
     def train_fingerprint(self) -> str:
         """The same over the training images alone: all that a trained model depends on."""
-        return _digest(self.classes, (self.train_images, self.train_labels))
+        return self._digest("train_images", "train_labels")
+
+    def _digest(self, *names: str) -> str:
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for name in names:
+            array = np.ascontiguousarray(getattr(self, name).cpu().numpy())
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(memoryview(array).cast("B"))
+        return digest.hexdigest()
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -86,20 +91,10 @@ class ImageData:
 
     def to(self, device: torch.device | str) -> "ImageData":
         """Return the same data on `device`; what was computed about it is kept."""
-        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
-        moved = replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
-        vars(moved).update({k: v for k, v in vars(self).items() if k not in tensors})
+        moved = copy(self)
+        for name, value in vars(self).items():
+            vars(moved)[name] = value.to(device) if isinstance(value, Tensor) else value
         return moved
-
-
-def _digest(classes: Sequence[str], tensors: Sequence[Tensor]) -> str:
-    digest = hashlib.sha256("\0".join(classes).encode())
-    for tensor in tensors:
-        array = np.ascontiguousarray(tensor.cpu().numpy())
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(memoryview(array).cast("B"))
-    return digest.hexdigest()
 
 
 def checked(what: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -117,23 +112,19 @@ def checked(what: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     elif images.dim() == 4 and images.shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise UserError(
-            f"{what}: images of shape {list(images.shape)}; give [N, H, W], [N, H, W, C] or "
-            "[N, C, H, W] with N > 0 and C 1 or 3"
-        )
-    if images.is_floating_point():
-        low, high = images.min().item(), images.max().item()
-        if not 0 <= low <= high <= 1:  # nor NaN
-            raise UserError(f"{what}: floats in [{low:g}, {high:g}]; give [0, 1], or uint8")
+        layouts = "[N, H, W], [N, H, W, C] or [N, C, H, W] with N > 0 and C 1 or 3"
+        raise UserError(f"{what}: images of shape {list(images.shape)}; give {layouts}")
+    if images.is_floating_point() and 0 <= images.min() <= images.max() <= 1:  # nor NaN
         images = (images.float() * 255).round().to(torch.uint8)
     if images.dtype != torch.uint8:
-        raise UserError(f"{what}: images of {images.dtype}; give uint8, or floats in [0, 1]")
+        low, high = images.double().aminmax()
+        found = f"{images.dtype} in [{low:g}, {high:g}]"
+        raise UserError(f"{what}: images of {found}; give uint8, or floats in [0, 1]")
     whole = labels.long()
     if labels.shape != images.shape[:1] or (whole != labels).any() or whole.min() < 0:
-        raise UserError(
-            f"{what}: labels of {labels.dtype}, shape {list(labels.shape)}; give whole numbers "
-            f"from 0, one for each of {len(images)} images"
-        )
+        found = f"labels of {labels.dtype}, shape {list(labels.shape)}"
+        wanted = f"whole numbers from 0, one for each of {len(images)} images"
+        raise UserError(f"{what}: {found}; give {wanted}")
     return images.expand(-1, 3, -1, -1), whole
 
 
@@ -153,13 +144,10 @@ def resized(images: Tensor, index: Tensor, size: int | None) -> Tensor:
 def decoded(paths: Sequence[str], index: Tensor, size: int) -> Tensor:
     """Return the image files of any mode at the positions of `index`: uint8 [N, 3, size, size].
 
-    Raises
-    ------
-    UserError : some cannot be read; it names up to five and counts the others.
+    A `UserError` names up to five that cannot be read and counts the others.
     """
-    chosen = [paths[i] for i in index.tolist()]
+    chosen, failed = [paths[i] for i in index.tolist()], {}
     out = np.empty((len(chosen), 3, size, size), np.uint8)
-    failed: dict[str, str] = {}
 
     def decode(i: int) -> None:
         try:
@@ -181,7 +169,6 @@ def _read(path: str, size: int) -> np.ndarray:
     """Return one image file as uint8 [S, S, 3]."""
     if not os.path.isfile(path):
         raise OSError("no plain file")
-    # By format, not by any that Pillow knows: some of them start other programs.
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels")
@@ -192,9 +179,7 @@ def _read(path: str, size: int) -> np.ndarray:
 
 
 def _fitted(image: Image.Image, size: int) -> np.ndarray:
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

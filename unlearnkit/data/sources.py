@@ -5,12 +5,10 @@ import inspect
 import os
 import re
 import socket
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.client import HTTPException
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +22,8 @@ from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import source_folder
 
 SEED = 0  # of the test images of a set without them, and of the fewer images of a cap
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
-)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 _LAYOUT = "give PATH/train/<class>/ and PATH/test/<class>/, or PATH/<class>/"
 
 DATASETS: dict[str, tuple[Callable, bool, int | None]] = {}  # name: function, flip, size
@@ -41,11 +37,8 @@ def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
     in [0, 1], [N, H, W, C], [N, C, H, W] or grey [N, H, W]; labels integers [N]. If it has a
     parameter `root`, it is given the folder of downloads.
 
-    Parameters
-    ----------
-    name : what to `load` it by; without a colon.
-    flip : whether a mirrored image keeps its class.
-    size : side in pixels of the images where `load` is given none; None for their own.
+    `name` is what to `load` it by, without a colon; `flip` tells whether a mirrored image keeps its
+    class; `size` is the side in pixels where `load` is given none, None for the images' own.
     """
     if not isinstance(name, str) or not name.strip() or ":" in name:
         raise UserError(f'data set name {name!r} is not allowed; write @dataset("name"), no colon')
@@ -67,20 +60,15 @@ def load(
 ) -> ImageData:
     """Load a data set by name.
 
-    Parameters
-    ----------
-    name : one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
-        PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set).
-    size : side in pixels to resize every image to (square, antialiased bilinear). None keeps the
-        images' own size; 16 for digits, 32 for fashion-mnist and folders.
-    train_images, test_images : at most this many, stratified, by a fixed seed; a folder's other
-        images are not read.
-    root : where downloads are kept; $UNLEARNKIT_DATA or ~/.cache/unlearnkit by default.
+    `name` is one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
+    PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set). `size` is the side
+    in pixels to resize every image to (square, antialiased bilinear); None keeps the images' own
+    size, 16 for digits, 32 for fashion-mnist and folders. `train_images` and `test_images` are the
+    most to take, stratified, by a fixed seed; a folder's others are not read. `root` is where
+    downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit.
 
-    Raises
-    ------
-    UserError : unknown name, missing or empty folder, fewer than two classes, a class missing from
-        train or test, unreadable images, arrays that do not fit, no network.
+    `UserError` on an unknown name, a missing or empty folder, fewer than two classes, a class
+    missing from train or test, unreadable images, arrays that do not fit, no network.
     """
     limits = {"train_images": train_images, "test_images": test_images}
     for key, value in {"size": size, **limits}.items():
@@ -92,9 +80,8 @@ def load(
     elif name in DATASETS:
         function, flip, own = DATASETS[name]
         title, size, fetch = name, size or own, resized
-        root = root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit"
-        root = Path(os.path.expanduser(root))
-        *halves, classes = _from_function(name, function, root, size)
+        root = Path(root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit").expanduser()
+        *halves, classes = _from_function(f"dataset {name!r}", function, root, size)
     else:
         raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
     for text in (str(folder or name), *classes):
@@ -102,64 +89,48 @@ def load(
             raise UserError(f"name {text!r} has characters that cannot be shown; rename it")
     if len(classes) < 2:
         raise UserError(f"{title} has one class only ({', '.join(classes)}); give two or more")
-    chosen = []
-    for (key, limit), (_, labels) in zip(limits.items(), halves, strict=True):
-        missing = [classes[c] for c in sorted(set(range(len(classes))) - set(labels.tolist()))]
-        if missing:
-            raise UserError(
-                f"{title}: no image of class {missing[0]!r} in {key.removesuffix('_images')} "
-                f"({len(missing)} of {len(classes)} classes missing); every class needs images in "
-                "both train and test"
-            )
-        chosen.append(_capped(labels, limit, len(classes)))
+    for half, (_, labels) in zip(("train", "test"), halves, strict=True):
+        for label, known in enumerate(classes):
+            if label not in labels:
+                raise UserError(f"{title}: no image of class {known!r} in {half}; both need some")
     tensors = []
-    for (items, labels), index in zip(halves, chosen, strict=True):
+    for limit, (items, labels) in zip(limits.values(), halves, strict=True):
+        index = torch.arange(len(labels))
+        if limit is not None and limit < len(labels):
+            if limit < len(classes):
+                raise UserError(f"{limit} images do not show {len(classes)} classes; give more")
+            index = stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
         tensors += [fetch(items, index, size), labels[index]]
     return ImageData(title, classes, *tensors, flip=flip)
-
-
-def _capped(labels: Tensor, limit: int | None, classes: int) -> Tensor:
-    """Return the sorted positions of at most `limit` images, some of every class."""
-    if limit is None or limit >= len(labels):
-        return torch.arange(len(labels))
-    if limit < classes:
-        raise UserError(f"{limit} images are fewer than {classes} classes; one of each is needed")
-    return stratified(labels, limit, seed=SEED, purpose="cap", at_least=1)
 
 
 def _for_testing(labels: Tensor) -> Tensor:
     """Return a mask of the fifth of each class that is for testing."""
     total = max(round(0.2 * len(labels)), len(labels.unique()))
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[stratified(labels, total, seed=SEED, purpose="test", at_least=1)] = True
-    return mask
+    chosen = stratified(labels, total, seed=SEED, purpose="test", at_least=1)
+    return torch.isin(torch.arange(len(labels)), chosen)
 
 
-def _from_function(name: str, function: Callable, root: Path, size: int | None) -> tuple:
+def _from_function(what: str, function: Callable, root: Path, size: int | None) -> tuple:
     """Return (images, labels) of train and test, and the classes, of a registered function."""
     arrays = function(root=root) if "root" in inspect.signature(function).parameters else function()
     if not isinstance(arrays, tuple | list) or len(arrays) not in (4, 5):
-        raise UserError(
-            f"dataset {name!r} must return train_images, train_labels, test_images, test_labels "
-            "and, if you like, class names"
+        wanted = (
+            "train_images, train_labels, test_images, test_labels and, if you like, class names"
         )
-    train = checked(f"dataset {name!r}, train", *arrays[:2])
-    test = checked(f"dataset {name!r}, test", *arrays[2:4])
+        raise UserError(f"{what} must return {wanted}")
+    train = checked(f"{what}, train", *arrays[:2])
+    test = checked(f"{what}, test", *arrays[2:4])
     shapes = {tuple(images.shape[2:]) for images, _ in (train, test)}
     if size is None and (len(shapes) > 1 or any(h != w for h, w in shapes)):
         found = " and ".join(f"{h}×{w}" for h, w in sorted(shapes))
-        raise UserError(f"dataset {name!r} has images of {found}; give size=… to make them square")
+        raise UserError(f"{what} has images of {found}; give size=… to make them square")
     top = max(int(train[1].max()), int(test[1].max()))
     classes = tuple(map(str, arrays[4] if len(arrays) == 5 else range(top + 1)))
     if top >= len(classes) or len(set(classes)) < len(classes):
-        raise UserError(
-            f"dataset {name!r}: label {top} with {len(set(classes))} different class names; "
-            "give one name for each label from 0"
-        )
+        found = f"label {top} with {len(set(classes))} different class names"
+        raise UserError(f"{what}: {found}; give one name for each label from 0")
     return train, test, classes
-
-
-# ---- folders
 
 
 def _from_folder(path: Path) -> tuple:
@@ -167,14 +138,18 @@ def _from_folder(path: Path) -> tuple:
     folders = [path / "train", path / "test"]
     if not any(map(os.path.isdir, folders)):
         folders = [path]
-    trees = [_listed(folder) for folder in folders]
-    classes = tuple(sorted(set().union(*trees)))
+    try:
+        names = {e.name for folder in folders for e in os.scandir(folder) if e.is_dir()}
+    except OSError as error:
+        where = f"no folder {error.filename} can be listed ({error.strerror})"
+        raise UserError(f"{where}; {_LAYOUT}") from error
+    classes = tuple(sorted(name for name in names if not name.startswith((".", "__"))))
     halves = []
-    for tree in trees:
-        files = [tree.get(name, []) for name in classes]
-        counts = torch.tensor([len(names) for names in files], dtype=torch.int64)
-        labels = torch.arange(len(classes)).repeat_interleave(counts)
-        halves.append((list(chain(*files)), labels))
+    for folder in folders:
+        listed = [(sorted((folder / name).glob("[!.]*")), c) for c, name in enumerate(classes)]
+        pairs = [(str(f), c) for files, c in listed for f in files if f.suffix.lower() in SUFFIXES]
+        labels = torch.tensor([c for _, c in pairs], dtype=torch.int64)
+        halves.append(([file for file, _ in pairs], labels))
     if not any(files for files, _ in halves):
         suffixes = " ".join(SUFFIXES)
         raise UserError(f"no images in {path}; {_LAYOUT}, with files ending in {suffixes}")
@@ -185,28 +160,10 @@ def _from_folder(path: Path) -> tuple:
     return *halves, classes
 
 
-def _listed(path: Path) -> dict[str, list[str]]:
-    """Return the sorted image files of each class folder in `path`."""
-    tree = {}
-    try:
-        for entry in os.scandir(path):
-            if entry.is_dir() and not entry.name.startswith((".", "__")):
-                files = (file.path for file in os.scandir(entry) if not file.name.startswith("."))
-                tree[entry.name] = sorted(f for f in files if f.lower().endswith(SUFFIXES))
-    except OSError as error:
-        where = f"no folder {error.filename} can be listed ({error.strerror})"
-        raise UserError(f"{where}; {_LAYOUT}") from error
-    return tree
-
-
 def write_folder(data: ImageData, folder: Path | str) -> Path:
     """Write `data` as FOLDER/{train,test}/<class>/NNNNN.png, for `load`, and return FOLDER.
 
-    Files that are there already are left alone.
-
-    Raises
-    ------
-    UserError : the folder cannot be written to.
+    Files that are there already are left alone; `UserError` if the folder cannot be written to.
     """
     train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
     try:
@@ -220,9 +177,6 @@ def write_folder(data: ImageData, folder: Path | str) -> Path:
     except OSError as error:
         raise UserError(f"cannot write images to {folder}: {error.strerror or error}") from None
     return Path(folder)
-
-
-# ---- the built-in ones
 
 
 @dataset("digits", flip=False, size=16)
@@ -243,7 +197,7 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
+    except Exception as error:  # damaged archives raise errors of any type
         raise UserError(
             f"cannot get dataset {name!r} ({one_line(error)}); put {files} into {root} "
             "and run again, or use --dataset folder:PATH (your own images) or --dataset digits"
@@ -252,26 +206,21 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
         socket.setdefaulttimeout(former)
 
 
-def _cifar(name: str, archive: str, root: Path) -> tuple:
+def _torchvision(name: str, files: str, halves: tuple, labels: str, root: Path) -> tuple:
     from torchvision import datasets
 
-    kind = getattr(datasets, name.upper())
-    with _downloading(name, archive, root):
-        train, test = (kind(root, train=half, download=True) for half in (True, False))
-    return train.data, train.targets, test.data, test.targets, train.classes
+    with _downloading(name, files, root):
+        kind = getattr(datasets, name.upper())
+        train, test = (kind(root, half, download=True) for half in halves)
+    classes = getattr(train, "classes", range(10))
+    return train.data, getattr(train, labels), test.data, getattr(test, labels), classes
 
 
-dataset("cifar10")(partial(_cifar, "cifar10", "cifar-10-python.tar.gz"))
-dataset("cifar100")(partial(_cifar, "cifar100", "cifar-100-python.tar.gz"))
-
-
-@dataset("svhn", flip=False)
-def _svhn(root: Path) -> tuple:
-    from torchvision.datasets import SVHN
-
-    with _downloading("svhn", "train_32x32.mat and test_32x32.mat", root):
-        train, test = (SVHN(root, split=half, download=True) for half in ("train", "test"))
-    return train.data, train.labels, test.data, test.labels
+for _name in ("cifar10", "cifar100"):
+    _archive = f"cifar-{_name.removeprefix('cifar')}-python.tar.gz"
+    dataset(_name)(partial(_torchvision, _name, _archive, (True, False), "targets"))
+_files = "train_32x32.mat and test_32x32.mat"
+dataset("svhn", flip=False)(partial(_torchvision, "svhn", _files, ("train", "test"), "labels"))
 
 
 @dataset("fashion-mnist", size=32)

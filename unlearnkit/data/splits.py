@@ -38,13 +38,9 @@ def apportion(counts: list[int], total: int, at_least: int = 0) -> list[int]:
 
 
 def stratified(labels: Tensor, total: int, *, seed: int, purpose: str, at_least: int = 0) -> Tensor:
-    """Choose `total` of the labelled items, each class in its proportion (see `apportion`).
+    """Return sorted positions, int64 [total], of items of `labels`, int64 [N]; see `apportion`.
 
     A larger `total` with equal shares contains the smaller choice of the same seed and purpose.
-
-    Returns
-    -------
-    int64 [total], sorted positions into `labels`, int64 [N].
     """
     generator = stream(seed, purpose)
     chosen = []
@@ -56,15 +52,11 @@ def stratified(labels: Tensor, total: int, *, seed: int, purpose: str, at_least:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Index lists into one `ImageData`.
+    """Sorted int64 index lists into one `ImageData`.
 
-    Attributes
-    ----------
-    retain, forget, validation : sorted, disjoint int64 positions among the training images.
-    test : sorted int64 positions among the test images (all of them).
-    forget_spec : what was asked to be forgotten, 'random:0.1' or 'class:3'.
-    seed : the seed of the validation images.
-    forgotten_class : the class of a 'class:' split, else None.
+    `retain`, `forget` and `validation` are disjoint positions among the training images, `test`
+    all those among the test images. `forget_spec` is what was asked to be forgotten, 'random:0.1'
+    or 'class:3', `seed` that of the validation images.
     """
 
     retain: Tensor
@@ -91,82 +83,64 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the split as JSON, whole or not at all, over what is there; else UserError."""
-        content = {"format": _FORMAT, **{name: getattr(self, name) for name in _FACTS}}
-        content["hash"] = self.hash
+        content = {"format": _FORMAT, "hash": self.hash}
+        content |= {name: getattr(self, name) for name in _FACTS}
         content["indices"] = {name: getattr(self, name).tolist() for name in _LISTS}
         write_atomic(Path(path), json.dumps(content))
 
     @staticmethod
     def load(path: str | Path) -> "Split":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : nothing is there.
-        Unreadable : no split file, or its lists do not match its hash.
-        """
+        """Read what `save` wrote: `FileNotFoundError` if none did, `Unreadable` if it changed."""
         content = read_json(Path(path))
         try:
             lists = [torch.tensor(content["indices"][n], dtype=torch.int64) for n in _LISTS]
             split = Split(*lists, *(content[name] for name in _FACTS))
-            sound = content["format"] == _FORMAT and content["hash"] == split.hash
+            if (content["format"], content["hash"]) == (_FORMAT, split.hash):
+                return split
         except (ValueError, KeyError, TypeError, OverflowError, RuntimeError):
-            sound = False
-        if not sound:
-            raise Unreadable(f"{path} is not a sound split file; make it again with make_split")
-        return split
+            pass  # not even lists of whole numbers
+        raise Unreadable(f"{path} is not a sound split file; make it again with make_split")
 
 
 def make_split(
-    data: ImageData,
-    *,
-    forget: str,
-    validation: float,
-    seed: int,
-    forget_seed: int | None = None,
+    data: ImageData, *, forget: str, validation: float, seed: int, forget_seed: int | None = None
 ) -> Split:
-    """Cut a data set into retain, forget, validation and test.
+    """Cut a data set, by its labels and class names alone, into retain, forget, validation, test.
 
-    Parameters
-    ----------
-    data : only its labels and class names are used.
-    forget : 'random:F', the fraction 0 < F < 1 of the training images (validation ones left out),
-        stratified; or 'class:C', all of one class: its name or, where none is called so, position.
-    validation : fraction of the training images held out, in [0, 1), chosen by `seed` alone.
-    forget_seed : chooses the forget set; by default `seed`.
+    `forget` is 'random:F', the fraction 0 < F < 1 of the training images (validation ones left
+    out), stratified; or 'class:C', all of one class: its name or, where none is called so, its
+    position. `validation` is the fraction of the training images held out, in [0, 1), chosen by
+    `seed` alone; `forget_seed` chooses the forget set, by default `seed`.
 
-    Raises
-    ------
-    UserError : a malformed `forget`, an unknown class, a fraction out of range, or one that
-        leaves a class without images to train on or retain.
+    `UserError` on a malformed `forget`, an unknown class, a fraction out of range, or one that
+    leaves a class without images to train on or retain.
     """
     if not 0 <= validation < 1:
         raise UserError(f"validation fraction {validation} is out of range; give 0 <= fraction < 1")
+    labels, forget = data.train_labels.cpu(), str(forget).strip()
     fraction, label = _parsed(forget, data.classes)
-    labels = data.train_labels.cpu()
     held = stratified(labels, round(validation * len(labels)), seed=seed, purpose="validation")
     pool = torch.from_numpy(np.setdiff1d(np.arange(len(labels)), held))
     _check_classes(labels[pool], data.classes, f"validation fraction {validation}", "train on")
-    if label is not None:
-        forgotten = pool[labels[pool] == label]
-    else:
-        total = round(fraction * len(pool))
+    if label is None:
+        total = round(fraction * len(pool)) if 0 < fraction < 1 else 0
         if total == 0:
-            raise UserError(
-                f"forget {forget!r} forgets none of {len(pool)} training images; use a larger one"
-            )
+            wanted = f"0 < fraction < 1 that is at least one of {len(pool)} training images"
+            raise UserError(f"forget fraction {fraction:g} is out of range; give {wanted}")
         forget_seed = seed if forget_seed is None else forget_seed
         forgotten = pool[stratified(labels[pool], total, seed=forget_seed, purpose="forget")]
+    else:
+        forgotten = pool[labels[pool] == label]
     retain = torch.from_numpy(np.setdiff1d(pool, forgotten))
     if label is None:
         _check_classes(labels[retain], data.classes, f"forget {forget!r}", "retain")
     test = torch.arange(len(data.test_labels))
-    return Split(retain, forgotten, held, test, forget.strip(), seed, label)
+    return Split(retain, forgotten, held, test, forget, seed, label)
 
 
 def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:
     """Return the fraction to forget, or the class."""
-    kind, _, value = str(forget).strip().partition(":")
+    kind, _, value = forget.partition(":")
     value = value.strip()
     if kind == "class" and value:
         known = [*classes, *map(str, range(len(classes)))]
@@ -174,21 +148,14 @@ def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:
             raise unknown("class", value, [f"{i} ({name})" for i, name in enumerate(classes)])
         return 0.0, known.index(value) % len(classes)
     try:
-        fraction = float(value if kind == "random" else "")
+        return float(value if kind == "random" else ""), None
     except ValueError:
-        raise UserError(
-            f"malformed forget set {forget!r}; write random:F with 0 < F < 1, as in random:0.1, "
-            "or class:C with a class name or number, as in class:3"
-        ) from None
-    if not 0 < fraction < 1:
-        raise UserError(f"forget fraction {value} is out of range; give 0 < fraction < 1")
-    return fraction, None
+        ways = "random:F with 0 < F < 1, as in random:0.1, or class:C, a name or number, as class:3"
+        raise UserError(f"malformed forget set {forget!r}; write {ways}") from None
 
 
 def _check_classes(labels: Tensor, classes: tuple[str, ...], cause: str, purpose: str) -> None:
-    missing = set(range(len(classes))) - set(labels.tolist())
-    if missing:
-        raise UserError(
-            f"{cause} leaves no image of class {classes[min(missing)]!r} to {purpose}; "
-            "use a smaller fraction or more images"
-        )
+    for label, name in enumerate(classes):
+        if label not in labels:
+            why = f"{cause} leaves no image of class {name!r} to {purpose}"
+            raise UserError(f"{why}; use a smaller fraction or more images")
