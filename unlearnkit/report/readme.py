@@ -38,7 +38,7 @@ COLUMNS = {name: (name, 2) for name in ("UA", "RA", "TA", "MIA")} | {
 
 
 def main_study() -> Study:
-    """Return the study that the README shows: the largest whose results are committed."""
+    """Return the study shown: the largest whose results are committed; UserError without any."""
     for folder in map(committed_folder, STUDIES):
         if (folder / "study.json").exists():
             return read_study(folder)
