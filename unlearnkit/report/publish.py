@@ -72,8 +72,8 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
     shown, lacking, files = None, "", {}
     if name in TABLES:
         shown = TABLES[name](study)
+        files = tables.contents(shown, name)
         lacking = "the study has no numbers for it" if shown.empty else ""
-        files = {} if lacking else tables.contents(shown, name)
     elif name in FIGURES:
         try:
             shown = FIGURES[name](study)
@@ -88,8 +88,8 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
             path.unlink()
         return shown, lacking
     origin = json.dumps(study.provenance, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    files = {f"{name}.{ending}": content for ending, content in files.items()}
-    for file, content in (files | {"provenance.json": origin}).items():
+    places = {f"{name}.{ending}": content for ending, content in files.items()}
+    for file, content in (places | {"provenance.json": origin}).items():
         path = study.output / file
         data = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:

@@ -62,9 +62,8 @@ def fairness_gap(
     which = reading.replace("_", " ")
     if reading == "trimmed_std":
         which += ", without the 1 % of each class's images, at least one, furthest from its mean"
-    text = (
-        f"Fairness-gap: largest minus smallest class σ of a layer's output ({which}; test images); "
-    )
+    text = "Fairness-gap: largest minus smallest class σ of a layer's output "
+    text += f"({which}; test images); "
     if data["published"].notna().any():
         text += "hollow: published values (CIFAR-10), read off the figure; "
     text += style.about(data, "line: mean, band (Original, Retrain): minimum to maximum")
@@ -113,10 +112,10 @@ def robustness(
     attack = attack or s.attack
     of = {"forget": forget or s.first_forget, "attack": attack, "images": "test", "scope": "all"}
     robust = s.rows("robust", access="white-box", progress=1.0, **of)
-    keys = ["attack", "epsilon", "class_index"]
-    long = excess(robust).melt([*ID, *keys], ["accuracy", "drop", "excess"], "quantity")
-    keys = [*KEYS, "attack", "quantity", "epsilon", "class_index"]
-    data, title = over_seeds(long, keys, "value"), s.title(attack)
+    keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
+    long = excess(robust).melt([*ID, *keys], quantities, "quantity")
+    data = over_seeds(long, [*KEYS, "attack", "quantity", *keys[1:]], "value")
+    title = s.title(attack)
     if data.empty:
         measured = ", ".join(map(s.title, s.robust["attack"].unique())) or "none"
         raise NothingToDraw(f"{title} not measured for this forget set; measured: {measured}")
@@ -125,11 +124,11 @@ def robustness(
     fig = KitFigure(figsize=(style.WIDTH, 0.8 + 2.1 * len(grids)))
     axes = fig.subplots(len(grids), 3, squeeze=False, width_ratios=(1, 1, 1.15))
     for (left, middle, right), (name, (level, grid)) in zip(axes, grids.items(), strict=True):
-        part = data[(data["architecture"] == name) & (data["class_index"] == -1) & (data["n"] > 0)]
+        part = data.query("architecture == @name and class_index == -1 and n > 0")
         _against_epsilon(left, s, part[part["quantity"] == "accuracy"], 0.0)
         left.set(title=f"{s.title(name)}: accuracy", ylabel="Accuracy (%)", ylim=(0, 102))
-        part = part[(part["quantity"] == "excess") & (part["epsilon"] > 0)]
-        _against_epsilon(middle, s, part[part["method"] != "retrain"], 0.06)
+        part = part.query("quantity == 'excess' and epsilon > 0 and method != 'retrain'")
+        _against_epsilon(middle, s, part, 0.06)
         middle.set(title=f"{s.title(name)}: excess drop", ylabel="Drop minus Retrain's (points)")
         _per_class(right, s, grid, vmin=drawn.min(), vmax=drawn.max())
         right.set_title(f"{s.title(name)}: drop per class at ε = {255 * level:.3g}/255")
@@ -161,15 +160,14 @@ def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> No
 
 def _drops(data: pd.DataFrame, epsilon: float | None) -> tuple[float, pd.DataFrame]:
     """Return the ε > 0 to show the classes at, and the mean drop there, method × class."""
-    whole = data[(data["class_index"] == -1) & (data["quantity"] == "accuracy")]
+    whole = data.query("class_index == -1 and quantity == 'accuracy'")
     exact = whole[whole["method"] == "retrain"]
     curve = (whole if exact.empty else exact).groupby("epsilon")["mean"].mean()
     far = (curve - curve.iloc[0] / 2).abs()
     if epsilon is not None:
         far = pd.Series(abs(curve.index - epsilon), curve.index)
     level = far[far.index > 0].idxmin()
-    part = data[(data["quantity"] == "drop") & (data["epsilon"] == level)]
-    part = part[part["class_index"] >= 0]
+    part = data.query("quantity == 'drop' and class_index >= 0 and epsilon == @level")
     return level, part.pivot(index="method", columns="class_index", values="mean")
 
 
