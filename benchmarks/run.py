@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,23 +74,15 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-# ---- the plain way ------------------------------------------------------------------------------
-
-
 class PlainImages(Dataset):
     """PIL images, cropped and mirrored one by one, with their labels."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, mean: tuple, std: tuple) -> None:
         self.images = [Image.fromarray(i.permute(1, 2, 0).numpy()) for i in images]
         self.labels = labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(SIZE, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(mean, std),
-            ]
-        )
+        steps = [transforms.RandomCrop(SIZE, padding=4), transforms.RandomHorizontalFlip()]
+        steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
+        self.transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,8 +92,8 @@ class PlainImages(Dataset):
 
 
 def plain_rl(net: nn.Module, forget: Dataset, retain: Dataset) -> None:
-    """Do one epoch of random labels as the published loops do."""
-    net.train()
+    """Do one epoch of random labels as the published loops do, on a copy of `net`."""
+    net = copy.deepcopy(net).train()
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     for dataset, random in ((forget, True), (retain, False)):
         for images, labels in DataLoader(dataset, batch_size=128, shuffle=True):
@@ -112,9 +105,6 @@ def plain_rl(net: nn.Module, forget: Dataset, retain: Dataset) -> None:
             optimizer.step()
 
 
-# ---- the lines of the table ---------------------------------------------------------------------
-
-
 def rl_epochs() -> Iterator[tuple]:
     """Compare an epoch of RL with the plain loop, for two networks."""
     data = made_data(1280, 10)
@@ -124,14 +114,8 @@ def rl_epochs() -> Iterator[tuple]:
         for index in (split.forget, split.retain)
     ]
     for title, model in (("ResNet-50 ×¼", resnet50(data)), ("ResNet-18", resnet18(data))):
-
-        def ours(model: nn.Module = model) -> None:
-            unlearn("rl", model, data, split, hyperparameters=RECIPE, seed=0)
-
-        def plain(model: nn.Module = model) -> None:
-            plain_rl(copy.deepcopy(model.net), *parts)
-
-        a, b, share = ratio(ours, plain)
+        ours = partial(unlearn, "rl", model, data, split, hyperparameters=RECIPE, seed=0)
+        a, b, share = ratio(ours, partial(plain_rl, model.net, *parts))
         yield f"RL epoch, {title}, CIFAR stem: plain loop / ours", a, b, 1 / share, "≥ 3"
 
 
@@ -147,8 +131,8 @@ def epsilon_curve() -> Iterator[tuple]:
     epsilons = [e / 255 for e in (0.25, 0.5, 1, 2, 4, 8)]
     floats = images.float() / 255
 
-    def ours() -> None:
-        attacks.robust_curve(model, images, labels, "pgd", epsilons, batch_size=256, seed=0)
+    how = {"batch_size": 256, "seed": 0}
+    ours = partial(attacks.robust_curve, model, images, labels, "pgd", epsilons, **how)
 
     def plain() -> None:
         for epsilon in epsilons:
@@ -166,14 +150,8 @@ def sigma() -> Iterator[tuple]:
     model = resnet50(data).eval()
     floats = data.test_images.float() / 255
 
-    def ours() -> None:
-        fairness.class_sigma(
-            model,
-            data.test_images,
-            data.test_labels,
-            num_classes=CLASSES,
-            batch_size=250,
-        )
+    tested = (data.test_images, data.test_labels)
+    ours = partial(fairness.class_sigma, model, *tested, num_classes=CLASSES, batch_size=250)
 
     @torch.no_grad()
     def plain() -> None:
@@ -194,7 +172,7 @@ def last_layers() -> Iterator[tuple]:
     def run(scope: str) -> None:
         made[scope] = unlearn("cf", model, data, split, hyperparameters=recipe, seed=0, scope=scope)
 
-    a, b, share = ratio(lambda: run("last"), lambda: run("all"))
+    a, b, share = ratio(partial(run, "last"), partial(run, "all"))
     yield "CF, last / all layers: seconds", a, b, share, "≤ 0.35"
     memory = made["last"].memory.total / made["all"].memory.total
     yield "CF, last / all layers: training memory", None, None, memory, "≤ 0.2"
@@ -222,14 +200,11 @@ def reading() -> Iterator[tuple]:
 
 
 def _command(*arguments: str, **environment: str) -> float:
-    began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, *arguments],
-        check=True,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
+    env = {**os.environ, **environment}
+    command = [sys.executable, *arguments]
+    return _seconds(
+        partial(subprocess.run, command, check=True, env=env, stdout=subprocess.DEVNULL)
     )
-    return time.perf_counter() - began
 
 
 PARTS = (rl_epochs, epsilon_curve, sigma, last_layers, workers, reading)
@@ -251,10 +226,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*names, []], help="default: all")
     parser.add_argument("--write", action="store_true", help="put the table into the README here")
     options = parser.parse_args()
-    lines = [
-        "| what | first (s) | second (s) | ratio | aim |",
-        "| :--- | ---: | ---: | ---: | :--- |",
-    ]
+    lines = ["| what | first (s) | second (s) | ratio | aim |"]
+    lines += ["| :--- | ---: | ---: | ---: | :--- |"]
     print(*lines, sep="\n", flush=True)
     for part in [names[name] for name in options.parts] or PARTS:
         for what, *numbers, aim in part():

@@ -16,18 +16,8 @@ from unlearnkit.results import SWEEP_COLUMNS, write_sweep
 METHODS = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
 TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
 SCOPES = ["all layers", "first layers", "intermediate layers", "last layers"]
+STUDY = invented(realistic())
 ALL = ("fairness_gap", "robustness", "conjectures", "layerwise")
-
-
-@pytest.fixture(scope="module")
-def study():
-    return invented(realistic())
-
-
-@pytest.fixture(scope="module")
-def drawn(study):
-    """Return the four figures of the whole study."""
-    return {name: getattr(figures, name)(study) for name in ALL}
 
 
 def texts(artists):
@@ -44,16 +34,19 @@ def titles(fig):
 
 def curve(ax, color):
     """Return the line of a colour that joins points, None if there is none."""
-    same = (line for line in ax.lines if matplotlib.colors.same_color(line.get_color(), color))
-    joined = (line for line in same if line.get_linestyle() != "None")
-    return next((line for line in joined if len(line.get_xdata()) > 2), None)
+    for line in ax.lines:
+        same = matplotlib.colors.same_color(line.get_color(), color)
+        if same and line.get_linestyle() != "None" and len(line.get_xdata()) > 2:
+            return line
 
 
-def words(fig):
-    return " ".join(" ".join(texts(fig.findobj(Text))).split())
+def has_ranges(collection, axis, data):
+    """Say whether the bars end, along an axis, where `data` does."""
+    ends = [bar[:, axis].tolist() for bar in collection.get_segments()]
+    return ends == data[["low", "high"]].to_numpy().tolist()
 
 
-def whole(fig):
+def is_whole(fig):
     """Say whether all that is drawn lies inside the figure."""
     with style.look():
         left, bottom, right, top = fig.get_tightbbox().extents
@@ -61,42 +54,37 @@ def whole(fig):
     return min(left, bottom) >= 0 and right <= width and top <= height
 
 
-def test_figure_1_has_the_published_panels_curves_and_legend(study, drawn):
-    fig, colors = drawn["fairness_gap"], style.palette(study)
+def test_figure_1_has_the_published_panels_curves_legend_and_values():
+    fig, colors = figures.fairness_gap(STUDY), style.palette(STUDY)
     panels = ["(a) ResNet50, all models", "(b) ResNet50 except SalUn, SCRUB", "(c) SmallViT"]
-    assert titles(fig) == panels and legend(fig) == [*TITLES, "published"]
-    for ax, lacking in zip(fig.axes, [(), ("scrub", "salun"), ()], strict=True):
-        assert [m for m in METHODS if not curve(ax, colors[m])] == list(lacking)
+    assert titles(fig) == panels and legend(fig) == [*TITLES, "published"] and is_whole(fig)
+    for ax, lacking in zip(fig.axes, [[], ["scrub", "salun"], []], strict=True):
+        assert [m for m in METHODS if not curve(ax, colors[m])] == lacking
         assert len(ax.collections) == 2, "a range each for Original and Retrain"
-    data = figures.fairness_gap_data(study).query("architecture == 'small_vit'")
-    mean = data.query("method == 'salun'")["mean"]
+    mean = fig.data.query("architecture == 'small_vit' and method == 'salun'")["mean"]
     assert curve(fig.axes[2], colors["salun"]).get_ydata().tolist() == mean.tolist()
-    assert (fig.axes[0].get_ylabel(), fig.axes[2].get_xlabel()) == ("Fairness-gap", "Layer index")
     assert texts(fig.axes[0].texts) == ["", *(f"stage {index}" for index in range(1, 5))]
-    assert "over 2 seeds. Profile quick, data set digits." in words(fig)
     assert {"0.1", "1", "10"} <= set(texts(fig.axes[0].get_yticklabels())), "wide: logarithmic"
-    narrow = figures.fairness_gap(invented(few(methods=("cf",))), published=False).axes[0]
-    assert narrow.get_yscale() == "linear" and narrow.get_ylim()[0] == 0
-
-
-def test_figure_1_data_are_means_ranges_and_published_values(study):
-    data = figures.fairness_gap_data(study)
-    row = data.query("architecture == 'resnet50' and method == 'scrub'").iloc[-1]
-    gaps = study.rows("gap", architecture="resnet50", method="scrub", scope="all", layer_index=57)
+    row = fig.data.query("architecture == 'resnet50' and method == 'scrub'").iloc[-1]
+    gaps = STUDY.rows("gap", architecture="resnet50", method="scrub", scope="all", layer_index=57)
     assert row[["mean", "low", "high"]].tolist() == gaps["gap"].agg(["mean", "min", "max"]).tolist()
-    last = data.query("architecture == 'small_vit' and layer_index == 9").set_index("method")
+    last = fig.data.query("architecture == 'small_vit' and layer_index == 9").set_index("method")
     assert last["published"]["rl"] == 0.26 and np.isnan(last["published"]["ga"])
-    assert figures.fairness_gap_data(study, published=False)["published"].isna().all()
-    shorter = invented([model("cf", gap={"std": [0.1] * 8})])
-    assert figures.fairness_gap_data(shorter)["published"].isna().all(), "another network"
-    assert legend(figures.fairness_gap(shorter)) == ["CF"]
+
+
+def test_figure_1_without_published_values():
+    narrow = figures.fairness_gap(invented(few(methods=("cf",))), published=False)
+    assert narrow.axes[0].get_yscale() == "linear" and narrow.axes[0].get_ylim()[0] == 0
+    shorter = figures.fairness_gap(invented([model("cf", gap={"std": [0.1] * 8})]))
+    for fig in (narrow, shorter):
+        assert fig.data["published"].isna().all() and legend(fig) == ["CF"]
 
 
 def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
-    new = few(methods=("original", "retrain", "cf", "salun", "mine", "yours"))
-    colors = style.palette(invented(new))
+    s = invented(few(methods=("original", "retrain", "cf", "salun", "mine", "yours")))
+    colors = style.palette(s)
     assert colors["salun"] == "#CC79A7" and len(set(colors.values())) == 6
-    axes = [*figures.fairness_gap(invented(new)).axes, *figures.robustness(invented(new)).axes[:2]]
+    axes = [*figures.fairness_gap(s).axes, *figures.robustness(s).axes[:2]]
     for method, marker in zip(("original", "cf", "salun", "mine", "yours"), "o^vDP", strict=True):
         assert [curve(ax, colors[method]).get_marker() for ax in axes] == [marker] * 3
 
@@ -108,53 +96,47 @@ def test_figure_2_has_curves_excess_and_classes():
     assert all(curve(accuracy, color) for color in colors.values())
     assert [m for m in colors if not curve(excess, colors[m])] == ["retrain"]
     assert texts(accuracy.get_xticklabels()) == [f"{epsilon:g}" for epsilon in EPSILONS]
-    data = figures.robustness_data(s)
-    mean = data.query("quantity == 'drop' and method == 'cf' and class_index == 2")["mean"].iloc[3]
-    assert classes.collections[0].get_array()[2, 2] == mean, "at the fourth ε"
-    ranges = data.query("quantity == 'excess' and class_index < 0 and epsilon > 0")
-    ranges = ranges.query("method != 'retrain'")[["low", "high"]].to_numpy().tolist()
-    assert [bar[:, 1].tolist() for bar in excess.collections[0].get_segments()] == ranges
+    drops = fig.data.query("quantity == 'drop' and method == 'cf' and class_index == 2")
+    assert classes.collections[0].get_array()[2, 2] == drops["mean"].iloc[3], "at the fourth ε"
+    data = fig.data.query("quantity == 'excess' and class_index < 0 and epsilon > 0")
+    assert has_ranges(excess.collections[0], 1, data[data["method"] != "retrain"])
     assert texts(classes.get_xticklabels()) == ["cat", "dog", "hippopotamus"]
     assert texts(classes.get_yticklabels()) == legend(fig) and len(classes.texts) == 12
     assert titles(fig)[2] == "(c) SmallViT: drop per class at ε = 1/255"
 
 
-def test_figure_3_draws_every_model_once_and_says_what_table_5_says(study, drawn):
-    s = invented(few(forgets=("random:0.1", "random:0.5")))
-    data = figures.conjectures_data(s)
-    assert (data["method"] == "original").sum() == 4  # two seeds, one checkpoint and the end
-    points = [len(dots.get_offsets()) for dots in figures.conjectures(s).axes[2].collections]
-    assert points == [len(data) - 2, 2], "models and, hollow, checkpoints"
-    fig = drawn["conjectures"]
+def test_figure_3_draws_every_model_once_and_says_what_table_5_says():
+    twice = figures.conjectures(invented(few(forgets=("random:0.1", "random:0.5"))))
+    assert (twice.data["method"] == "original").sum() == 4  # two seeds, one checkpoint and the end
+    points = [len(dots.get_offsets()) for dots in twice.axes[2].collections]
+    assert points == [len(twice.data) - 2, 2], "models and, hollow, checkpoints"
+    fig = figures.conjectures(STUDY)
     assert legend(fig) == ["ResNet50", "SmallViT", *TITLES, *SCOPES, "checkpoint"]
     title, *said = titles(fig)[3].splitlines()
     assert title == "(d) C2, SmallViT" and said[1].startswith("at fixed accuracy: ρ = ")
-    judged = claims.table5(study).query("Claim == 'C2' and Architecture == 'SmallViT'")
+    judged = claims.table5(STUDY).query("Claim == 'C2' and Architecture == 'SmallViT'")
     for line, row in zip(said, judged.itertuples(), strict=False):
         assert f"ρ = {row.Value:+.2f} [{row.Low:+.2f}, {row.High:+.2f}]: undecided" in line
     assert curve(fig.axes[0], "black").get_xdata().tolist() == [0.1, 0.25, 0.5, 0.75, 1.0]
 
 
-def test_figure_4_has_a_dot_and_a_bar_for_each_scope(study, drawn):
-    fig = drawn["layerwise"]
+def test_figure_4_has_a_dot_and_a_bar_for_each_scope():
+    fig = figures.layerwise(STUDY)
     assert len(fig.axes) == 10 and titles(fig) == ["(a) ResNet50", "(b) SmallViT"]
     assert legend(fig) == [*SCOPES, "Original (all layers)", "Retrain (all layers)"]
-    whole_data = figures.layerwise_data(study)
-    data = whole_data.query("architecture == 'resnet50' and measure == 'average_gap'")
+    data = fig.data.query("architecture == 'resnet50' and measure == 'average_gap'")
     data = data[~data["method"].isin(claims.EXACT)]
     assert len(data) == 5 * 4 + 1  # ga: all layers alone
     bars, dots = fig.axes[0].collections
     assert dots.get_offsets()[:, 0].tolist() == data["mean"].tolist()
-    ranges = data[["low", "high"]].to_numpy().tolist()
-    assert [bar[:, 0].tolist() for bar in bars.get_segments()] == ranges
+    assert has_ranges(bars, 0, data)
     assert texts(fig.axes[5].get_yticklabels()) == TITLES[2:]
-    memory = whole_data.query("measure == 'relative_memory' and scope == 'last'")["mean"]
-    assert memory.to_numpy() == pytest.approx(0.35)
 
 
-def test_the_sweep_rings_the_rate_that_was_taken(tmp_path):
-    with pytest.raises(NothingToDraw, match="no sweep"):
-        figures.sweep(invented([], profile="none"))
+def test_the_sweep_rings_the_rate_taken_and_an_empty_study_has_no_figure(tmp_path):
+    for name in (*ALL, "sweep"):
+        with pytest.raises(NothingToDraw, match=r"measured|no sweep"):
+            getattr(figures, name)(invented([], profile="none"))
     s = invented([model("cf")], folder=tmp_path / "results" / "quick")
     rows = [(rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
     table = pd.DataFrame(rows, columns=["lr", "average_gap", "chosen"])
@@ -171,62 +153,54 @@ def test_samples_are_eight_images_of_each_class_arrays_or_tensors():
     labels, names = np.repeat([0, 1, 2], 20)[:43], ("a", r"$\frac$", "c")  # three of the last class
     fig = figures.samples(images, labels, names)
     tensors = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-    same = figures.samples(*tensors, names)
-    assert style.picture(same, "png") == style.picture(fig, "png")
+    assert figures.samples(*tensors, names).picture("png") == fig.picture("png")
     assert [ax.get_ylabel() for ax in fig.axes] == [*names, ""]
     strip = fig.axes[2].images[0].get_array()
     assert strip.shape == (6, 8 * 6, 3) and (strip[:, 18:] == 255).all()
     assert (strip[1:5, 1:5] == images[40]).all()
 
 
-MISSING = {
-    "one seed, no range": few(seeds=(0,), methods=("original", "retrain", "cf")),
-    "No run restricted to a group of layers": few(scopes=("all",)),
-    "no checkpoint along the original's training stored": few(checkpoints=()),
-    "no retrained model to compare with": few(methods=("original", "cf")),
-    "no model with both a fairness-gap and a robustness drop": few(attacks=()),
-    "(a) new": [changed(one, architecture="new") for one in few()],
-    "modules:head": [*few(), changed(few()[-1], scope="modules:head")],
-    "F": few(classes=40, methods=(*METHODS, *"abcdef")),
-    "PGD not measured for this forget set; measured: FGSM": few(attacks=("fgsm",)),
-}
+ALONE = few(seeds=(0,), methods=("original", "retrain", "cf"), scopes=("all",), checkpoints=())
+UNLIKE = [changed(one, architecture="new") for one in few(methods=("original", "cf"))]
+CROWD = few(classes=40, methods=(*METHODS, *"abcdef"))
+CROWD.append(changed(CROWD[-1], scope="modules:head"))
+FGSM = few(attacks=("fgsm",))
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("said", MISSING)
-def test_what_is_missing_is_said_and_nothing_is_cut(said):
-    s, found = invented(MISSING[said], classes=[f"class {index}" for index in range(40)]), ""
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        (ALONE, ["one seed, no range", "No run restricted to a group", "no checkpoint along"]),
+        (UNLIKE, ["(a) new", "no retrained model to compare with"]),
+        (FGSM, ["PGD not measured for this forget set; measured: FGSM", "no model with both a"]),
+        (CROWD, ["F", "modules:head", "over 2 seeds. Profile quick"]),
+    ],
+)
+def test_what_is_missing_is_said_and_nothing_is_cut_or_a_formula(models, said):
+    classes = [r"$\frac$", "$x$ y_^{", "a\\", *(f"class {index}" for index in range(3, 40))]
+    s, found = invented(models, classes=classes, dataset=r"$\frac$ & $\alpha"), ""
     for name in ALL:
         try:
             fig = getattr(figures, name)(s)
         except NothingToDraw as reason:
             found += str(reason)
             continue
-        assert whole(fig)
-        found += words(fig)
+        assert is_whole(fig)
+        found += " ".join(" ".join(texts(fig.findobj(Text))).split())
         # The methods are named although the first panel may be empty.
         assert name != "layerwise" or any("CF" in texts(ax.get_yticklabels()) for ax in fig.axes)
-    assert said in found
+    assert all(part in found for part in (*said, r"data set $\frac$ & $\alpha."))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_names_are_no_formulas_and_a_study_without_numbers_says_so(name):
-    with pytest.raises(NothingToDraw, match="measured"):
-        getattr(figures, name)(invented([]))
-    odd = {"classes": [r"$\frac$", "$x$ y_^{", "a\\"], "dataset": r"$\frac$ & $\alpha"}
-    fig = getattr(figures, name)(invented(few(), **odd))
-    assert r"data set $\frac$ & $\alpha." in words(fig) and whole(fig)
-    assert style.picture(fig, "pdf").startswith(b"%PDF")
-
-
-def test_a_figure_is_the_same_bytes_in_files_and_notebooks_whatever_the_settings(drawn):
+def test_a_figure_is_the_same_bytes_in_files_and_notebooks_whatever_the_settings():
     s, before = invented(few()), dict(matplotlib.rcParams)
-    first = [style.picture(figures.fairness_gap(s), kind) for kind in ("png", "pdf")]
+    first = [figures.fairness_gap(s).picture(kind) for kind in ("png", "pdf")]
     with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 30, "savefig.bbox": "tight"}):
         fig = figures.fairness_gap(s)
         places = [ax.get_position().bounds for ax in fig.axes]
-        again = [style.picture(fig, kind) for kind in ("png", "pdf")]
-    assert first == again == [style.picture(fig, kind) for kind in ("png", "pdf")]
+        assert first == [fig.picture(kind) for kind in ("png", "pdf")]
+    assert first == [fig.picture(kind) for kind in ("png", "pdf")]
     assert [ax.get_position().bounds for ax in fig.axes] == places, "laid out once"
     assert dict(matplotlib.rcParams) == before and plt.get_fignums() == []
     png, pdf = first
@@ -234,4 +208,3 @@ def test_a_figure_is_the_same_bytes_in_files_and_notebooks_whatever_the_settings
     assert fig._repr_png_() == (png, {"width": 770, "height": round(110 * fig.get_figheight())})
     assert b"Software" not in png and b"CreationDate" not in pdf and b"Matplotlib" not in pdf
     assert b"/Type3" not in pdf.replace(b" ", b"")
-    assert all(whole(fig) for fig in drawn.values())

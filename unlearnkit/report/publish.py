@@ -7,23 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from unlearnkit import report as reports  # its `figures`, which load what draws, at first use
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
 from unlearnkit.report import claims, published, tables
 from unlearnkit.report.study import NothingToDraw, Study
-
-
-def _figure(name: str, **options: Any) -> Callable[[Study], tuple[Any, pd.DataFrame]]:
-    """Return a function that draws a figure and gives its numbers, and imports what draws."""
-
-    def draw(study: Study) -> tuple[Any, pd.DataFrame]:
-        from unlearnkit.report import figures
-
-        figure = getattr(figures, name)(study, **options)
-        return figure, getattr(figures, f"{name}_data")(study, **options)
-
-    return draw
-
 
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table1_models": tables.table1,
@@ -36,12 +24,14 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table5_verdicts": claims.table5,
     "table5_by_reading": claims.by_reading,
 }
-FIGURES: dict[str, Callable[[Study], tuple[Any, pd.DataFrame]]] = {
-    "fig1_fairness_gap": _figure("fairness_gap"),
-    "fig1_fairness_gap_trimmed": _figure("fairness_gap", reading="trimmed_std", published=False),
-    "fig2_robustness": _figure("robustness"),
-    "fig3_conjectures": _figure("conjectures"),
-    "fig4_layerwise": _figure("layerwise"),
+FIGURES: dict[str, Callable[[Study], Any]] = {
+    "fig1_fairness_gap": lambda s: reports.figures.fairness_gap(s),
+    "fig1_fairness_gap_trimmed": lambda s: reports.figures.fairness_gap(
+        s, reading="trimmed_std", published=False
+    ),
+    "fig2_robustness": lambda s: reports.figures.robustness(s),
+    "fig3_conjectures": lambda s: reports.figures.conjectures(s),
+    "fig4_layerwise": lambda s: reports.figures.layerwise(s),
 }
 
 
@@ -58,8 +48,7 @@ def publish(study: Study, name: str) -> Any:
     UserError
         For an unknown name, or if the folder cannot be written to.
     """
-    shown, contents, lacking = _drawn(study, name)
-    _keep(study, name, contents)
+    shown, lacking = _kept(study, name)
     if lacking:
         warnings.warn(f"{name} is not drawn: {lacking}", stacklevel=2)
     return shown
@@ -72,42 +61,37 @@ def publish_all(study: Study, report: Callable[[str], None] = lambda line: None)
     """
     names = []
     for name in (*TABLES, *FIGURES):
-        _, contents, lacking = _drawn(study, name)
-        _keep(study, name, contents)
+        _, lacking = _kept(study, name)
         report(f"{name} is not drawn: {lacking}" if lacking else name)
         names += [] if lacking else [name]
     return names
 
 
-def _drawn(study: Study, name: str) -> tuple[Any, dict[str, str | bytes], str]:
-    """Return a table or figure, the contents of its files by their ending, and why it has none."""
+def _kept(study: Study, name: str) -> tuple[Any, str]:
+    """Return a table or figure and why it has no numbers; write what of its files is new."""
+    shown, lacking, files = None, "", {}
     if name in TABLES:
-        table = TABLES[name](study)
-        if table.empty:
-            return table, {}, "the study has no numbers for it"
-        return table, tables.contents(table, name), ""
-    if name not in FIGURES:
+        shown = TABLES[name](study)
+        files = tables.contents(shown, name)
+        lacking = "the study has no numbers for it" if shown.empty else ""
+    elif name in FIGURES:
+        try:
+            shown = FIGURES[name](study)
+            files = {"png": shown.picture("png"), "pdf": shown.picture("pdf")}
+            files["csv"] = shown.data.to_csv(index=False, lineterminator="\n")
+        except NothingToDraw as reason:
+            lacking = str(reason)
+    else:
         raise unknown("table or figure", name, (*TABLES, *FIGURES))
-    from unlearnkit.report.figures.style import picture
-
-    try:
-        figure, frame = FIGURES[name](study)
-    except NothingToDraw as reason:
-        return None, {}, str(reason)
-    contents = {ending: picture(figure, ending) for ending in ("png", "pdf")}
-    return figure, contents | {"csv": frame.to_csv(index=False, lineterminator="\n")}, ""
-
-
-def _keep(study: Study, name: str, contents: dict[str, str | bytes]) -> None:
-    """Write what is new of `contents`; without any, remove what was drawn earlier."""
-    if not contents:
+    if lacking:
         for path in study.output.glob(f"{name}.*"):
             path.unlink()
-        return
+        return shown, lacking
     origin = json.dumps(study.provenance, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    files = {f"{name}.{ending}": content for ending, content in contents.items()}
-    for file, content in (files | {"provenance.json": origin}).items():
+    places = {f"{name}.{ending}": content for ending, content in files.items()}
+    for file, content in (places | {"provenance.json": origin}).items():
         path = study.output / file
         data = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
+    return shown, ""

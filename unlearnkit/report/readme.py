@@ -1,5 +1,6 @@
 """README.md's figure and tables, drawn from the committed results so that no number is typed."""
 
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -16,6 +17,8 @@ from unlearnkit.report.study import Study, read_study
 from unlearnkit.report.tables import markdown, markdown_text, wide
 from unlearnkit.results import committed_folder
 
+# A line that ends in a hyphen would be read with a space after it.
+wrapped = partial(fill, width=120, break_on_hyphens=False)
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
 DATASET = ("cifar10", "CIFAR-10")  # how names of the publication's begin
 CLAIMS = {
@@ -35,13 +38,7 @@ COLUMNS = {name: (name, 2) for name in ("UA", "RA", "TA", "MIA")} | {
 
 
 def main_study() -> Study:
-    """Return the study that the README shows: the largest whose results are committed.
-
-    Raises
-    ------
-    UserError
-        If no results are committed at all.
-    """
+    """Return the study shown: the largest whose results are committed; UserError without any."""
     for folder in map(committed_folder, STUDIES):
         if (folder / "study.json").exists():
             return read_study(folder)
@@ -49,15 +46,10 @@ def main_study() -> Study:
 
 
 def update(text: str, s: Study) -> str:
-    """Return the README's `text` with its blocks filled from a study.
+    """Return the README's `text` with its blocks figure, main-table and verdicts filled.
 
-    A block lies between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; NAME is figure,
-    main-table or verdicts.
-
-    Raises
-    ------
-    UserError
-        If a block's marker is missing, there twice, or after its end.
+    A block lies between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``. A marker that is
+    missing, there twice, or after its end is a UserError.
     """
     for name, build in {"figure": _figure, "main-table": _table, "verdicts": _verdicts}.items():
         start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
@@ -80,11 +72,10 @@ def refresh() -> tuple[Path, Study]:
 
 
 def main_table(s: Study) -> pd.DataFrame:
-    """Return one row for each architecture and method: what the study says of it in short.
+    """Return a row for each architecture and method: the first forget set, over all layers.
 
-    Of the first forget set, over all layers, mean ± std over seeds: UA, RA, TA, MIA (%), average
-    gap, drop under the report's attack and its excess over Retrain's (percentage points),
-    fairness-gap (mean over layers), RTE (s); as in `frames.summaries`.
+    UA, RA, TA, MIA (%), and of `frames.summaries` average gap, drop and its excess over Retrain's
+    (percentage points), fairness-gap (mean over layers), RTE (s); mean ± std over seeds.
     """
     shown = {"scope": "all", "progress": 1.0, "forget": s.first_forget}
     table = summaries(s)
@@ -108,7 +99,7 @@ def _figure(s: Study) -> str:
         name = markdown_text(s.dataset)
         words += f" Of {name}, shapes can be compared with the publication's, sizes cannot."
     image = f"figures/{s.name}/fig1_fairness_gap.png"
-    return f"![Fairness-gap per normalisation layer]({image})\n\n{_wrapped(f'*{words}*')}"
+    return f"![Fairness-gap per normalisation layer]({image})\n\n{wrapped(f'*{words}*')}"
 
 
 def _table(s: Study) -> str:
@@ -124,19 +115,16 @@ def _table(s: Study) -> str:
         "Where Retrain's RA is far from 100, UA, MIA and average gap tell little: the network does "
         "not fit what it has seen."
     )
-    return f"{_wrapped(words)}\n\n{markdown(main_table(s))}"
+    return f"{wrapped(words)}\n\n{markdown(main_table(s))}"
 
 
 def _verdicts(s: Study) -> str:
-    """Return the claims' key rows: a line for each measure, a column for each architecture."""
     table = table5(s).query("Key == 'yes'")
+    table.attrs = {}  # its caption says more
     said = table.assign(said=[_judged(row) for _, row in table.iterrows()])
-    grid = said.pivot(index=["Claim", "Measured"], columns="Architecture", values="said")
-    grid = grid.reindex(
-        index=pd.MultiIndex.from_frame(table[["Claim", "Measured"]].drop_duplicates()),
-        columns=table["Architecture"].unique(),
-    )
-    grid = grid.fillna(MISSING).rename_axis(columns=None).reset_index()
+    keys = {"index": ["Claim", "Measured"], "columns": "Architecture", "values": "said"}
+    grid = said.pivot_table(**keys, aggfunc="first", fill_value=MISSING, sort=False)
+    grid = grid.rename_axis(columns=None).reset_index()
     claims = "; ".join(f"{claim}: {CLAIMS[claim]}" for claim in table["Claim"].unique())
     words = (
         f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, verdict. A claim "
@@ -144,7 +132,7 @@ def _verdicts(s: Study) -> str:
         f"change a verdict: `figures/{s.name}/table5_verdicts.csv`; the rules, and which of them "
         "are weak: notebooks 05 and 06."
     )
-    return f"{_wrapped(words)}\n\n{markdown(grid)}"
+    return f"{wrapped(words)}\n\n{markdown(grid)}"
 
 
 def _judged(row: pd.Series) -> str:
@@ -152,11 +140,6 @@ def _judged(row: pd.Series) -> str:
         return MISSING
     interval = f" [{row['Low']:.2f}, {row['High']:.2f}]" if row["Seeds"] > 1 else ""
     return f"{row['Value']:.2f}{interval} **{row['Verdict']}**"
-
-
-def _wrapped(text: str) -> str:
-    # a line that ends in a hyphen would be read with a space after it
-    return fill(text, 120, break_on_hyphens=False)
 
 
 def _origin(s: Study) -> str:
@@ -168,22 +151,17 @@ def _where(s: Study) -> str:
 
 
 def _seeds(s: Study, frame: str) -> str:
-    """Return ``n = 2 seeds (0, 1)``, of the finished models shown.
-
-    Where architectures or methods differ in it, a study in parts, each architecture is named.
-    """
+    """Return ``n = 2 seeds (0, 1)`` of the models shown, of each architecture if they differ."""
     shown = s.rows(frame, scope="all", progress=1.0, forget=s.first_forget)
-    if shown.groupby(["architecture", "method"])["seed"].agg(frozenset).nunique() <= 1:
-        return _seed_words(shown)
-    parts = dict(list(shown.groupby("architecture")))
-    return ", ".join(
-        f"{_seed_words(parts[a])} of {s.title(a)}" for a in s.architectures if a in parts
-    )
-
-
-def _seed_words(shown: pd.DataFrame) -> str:
-    seeds = sorted(shown["seed"].unique())
-    counts = shown.groupby("method")["seed"].nunique()
-    fewest = f"{counts.min()} to " if counts.min() < len(seeds) else ""
-    plural = "s" * (len(seeds) != 1)
-    return f"n = {fewest}{len(seeds)} seed{plural} ({', '.join(map(str, seeds))})"
+    parts = [("", shown)]
+    if shown.groupby(["architecture", "method"])["seed"].agg(frozenset).nunique() > 1:
+        found = dict(list(shown.groupby("architecture")))
+        parts = [(f" of {s.title(name)}", found[name]) for name in s.architectures if name in found]
+    said = []
+    for of, part in parts:
+        seeds = sorted(part["seed"].unique())
+        few = part.groupby("method")["seed"].nunique().min()
+        count = f"{few} to {len(seeds)}" if few < len(seeds) else len(seeds)
+        plural = "s" * (len(seeds) != 1)
+        said.append(f"n = {count} seed{plural} ({', '.join(map(str, seeds))}){of}")
+    return ", ".join(said)

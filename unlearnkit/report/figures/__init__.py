@@ -1,68 +1,50 @@
-"""The study's figures, drawn from its frames.
+"""The study's figures; `figure.data` is the frame that each shows.
 
-Each figure `f(s, ...)` has a companion `f_data(s, ...)` that returns the frame it shows. Common
-parameters: `forget`, a forget set of the study, and `attack`, a measured one (the study's own if
-left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. A study that lacks all
-that a figure shows raises `NothingToDraw`. Here are the figures with a line a method.
+Common parameters: `forget`, a forget set of the study, and `attack`, a measured one (the study's
+own if left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. The data of
+Figures 1, 2 and 4 hold mean, low, high (minimum and maximum), std and n over seeds. A study that
+lacks all that a figure shows raises `NothingToDraw`. Here are the figures with a line a method.
 """
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from unlearnkit.names import ID
 from unlearnkit.report.claims import EXACT
 from unlearnkit.report.figures import style
-from unlearnkit.report.figures.points import (
-    conjectures,
-    conjectures_data,
-    conjectures_statistics,
-    layerwise,
-    layerwise_data,
-    samples,
-)
+from unlearnkit.report.figures.points import conjectures, conjectures_statistics, layerwise, samples
+from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.frames import excess, over_seeds
 from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
 from unlearnkit.report.study import NothingToDraw, Study
 
-__all__ = ["NothingToDraw", "conjectures", "conjectures_data", "conjectures_statistics"]
-__all__ += ["fairness_gap", "fairness_gap_data", "layerwise", "layerwise_data", "robustness"]
-__all__ += ["robustness_data", "samples", "sweep", "sweep_data"]
+__all__ = ["conjectures", "conjectures_statistics", "fairness_gap", "layerwise", "robustness"]
+__all__ += ["samples", "sweep"]
 
 KEYS = ["architecture", "forget", "method"]
-
-
-def fairness_gap_data(
-    s: Study, forget: str | None = None, reading: str = "std", published: bool = True
-) -> pd.DataFrame:
-    """Return what Figure 1 draws: one row for each architecture, method and layer.
-
-    Columns: architecture, forget, method, layer_index, layer_name, mean, low, high (minimum and
-    maximum over seeds), std, n, and published, reading_error (NaN where the publication's curve
-    is hidden or has another number of layers).
-    """
-    of = {"forget": forget or s.first_forget, "reading": reading, "scope": "all", "progress": 1.0}
-    table = over_seeds(s.rows("gap", **of), [*KEYS, "layer_index", "layer_name"], "gap")
-    layers = table.groupby("architecture")["layer_index"].max()
-    same = [name for name, count in LAYERS.items() if published and layers.get(name) == count]
-    paper = read_published().rename(columns={"fairness_gap": "published"})
-    paper = paper[paper["architecture"].isin(same)]
-    return table.merge(paper, how="left", on=["architecture", "method", "layer_index"])
 
 
 @style.look()
 def fairness_gap(
     s: Study, forget: str | None = None, reading: str = "std", published: bool = True
-) -> Figure:
+) -> KitFigure:
     """Draw Figure 1, the fairness-gap against the layer index, in the publication's panels.
 
     ResNet50 has two, with all models and without SalUn and SCRUB; any other architecture one.
-    `published` adds the values read off the published figure as hollow markers.
+    `published` adds the values read off the published figure as hollow markers. Data: a row for
+    each architecture, method and layer; published and reading_error are NaN where the publication's
+    curve is hidden or has another number of layers.
     """
-    data = fairness_gap_data(s, forget, reading, published)
+    of = {"forget": forget or s.first_forget, "reading": reading, "scope": "all", "progress": 1.0}
+    data = over_seeds(s.rows("gap", **of), [*KEYS, "layer_index", "layer_name"], "gap")
     if data.empty:
         raise NothingToDraw(f"no fairness-gap ({reading}) was measured for this forget set")
+    layers = data.groupby("architecture")["layer_index"].max()
+    same = [name for name, count in LAYERS.items() if published and layers.get(name) == count]
+    paper = read_published().rename(columns={"fairness_gap": "published"})
+    paper = paper[paper["architecture"].isin(same)]
+    data = data.merge(paper, how="left", on=["architecture", "method", "layer_index"])
     panels = {}
     for name, part in data.groupby("architecture", sort=False):
         rest = part[~part["method"].isin(LARGE)]
@@ -72,7 +54,7 @@ def fairness_gap(
         else:
             panels[s.title(name)] = part
     rows = -(-len(panels) // 3)
-    fig = style.KitFigure(figsize=(style.WIDTH, 0.65 + 2.3 * rows))
+    fig = KitFigure(figsize=(style.WIDTH, 0.65 + 2.3 * rows))
     axes = fig.subplots(rows, min(len(panels), 3), squeeze=False)
     for ax, (title, part) in zip(axes.flat, panels.items(), strict=False):
         _against_layer(ax, s, part)
@@ -80,13 +62,12 @@ def fairness_gap(
     which = reading.replace("_", " ")
     if reading == "trimmed_std":
         which += ", without the 1 % of each class's images, at least one, furthest from its mean"
-    text = (
-        f"Fairness-gap: largest minus smallest class σ of a layer's output ({which}; test images); "
-    )
+    text = "Fairness-gap: largest minus smallest class σ of a layer's output "
+    text += f"({which}; test images); "
     if data["published"].notna().any():
         text += "hollow: published values (CIFAR-10), read off the figure; "
     text += style.about(data, "line: mean, band (Original, Retrain): minimum to maximum")
-    return style.finish(fig, s, text)
+    return style.finish(fig, s, data, text)
 
 
 def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
@@ -106,8 +87,8 @@ def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
     if not style.log_if_wide(ax.yaxis, pd.concat([data["mean"], data["published"]])):
         ax.set_ylim(bottom=0)
     margin = max(0.02 * count, 0.45)
-    ax.set_xlim(1 - margin, count + margin)
-    ax.set_xticks(range(1, count + 1) if count <= 12 else [1, *range(10, count + 1, 10)])
+    ticks = range(1, count + 1) if count <= 12 else [1, *range(10, count + 1, 10)]
+    ax.set(xlim=(1 - margin, count + margin), xticks=ticks)
     ax.grid(axis="x", visible=False)
     groups = GROUPS.get(count, ())
     small = {"fontsize": 5, "color": style.FAINT, "ha": "center", "va": "top"}
@@ -117,43 +98,37 @@ def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
             ax.axvline(first - 0.5, color="#cfcfcf", lw=0.5, zorder=0.5)
 
 
-def robustness_data(s: Study, forget: str | None = None, attack: str | None = None) -> pd.DataFrame:
-    """Return what Figure 2 draws: one row for each architecture, method, quantity, ε and class.
-
-    Columns: architecture, forget, method, attack, quantity (accuracy in %, drop and excess in
-    percentage points), epsilon (pixel units), class_index (−1 = all), mean, low, high (minimum
-    and maximum over seeds), std, n. White-box, test images.
-    """
-    of = {"forget": forget or s.first_forget, "attack": attack or s.attack, "images": "test"}
-    robust = s.rows("robust", access="white-box", scope="all", progress=1.0, **of)
-    keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
-    long = excess(robust).melt([*ID, *keys], quantities, "quantity")
-    return over_seeds(long, [*KEYS, "attack", "quantity", "epsilon", "class_index"], "value")
-
-
 @style.look()
 def robustness(
     s: Study, forget: str | None = None, attack: str | None = None, epsilon: float | None = None
-) -> Figure:
+) -> KitFigure:
     """Draw Figure 2, one row an architecture: accuracy, excess over Retrain, drop per class.
 
     `epsilon` (pixel units) says where the drop per class is shown; by default where Retrain's
-    accuracy is nearest to half of its clean accuracy, so that the drop can differ both ways.
+    accuracy is nearest to half of its clean accuracy, so that the drop can differ both ways. Data:
+    a row for each architecture, method, quantity (accuracy in %, drop and excess in percentage
+    points), epsilon and class_index (-1 = all); white-box, test images.
     """
-    data, title = robustness_data(s, forget, attack), s.title(attack or s.attack)
+    attack = attack or s.attack
+    of = {"forget": forget or s.first_forget, "attack": attack, "images": "test", "scope": "all"}
+    robust = s.rows("robust", access="white-box", progress=1.0, **of)
+    keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
+    long = excess(robust).melt([*ID, *keys], quantities, "quantity")
+    data = over_seeds(long, [*KEYS, "attack", "quantity", *keys[1:]], "value")
+    title = s.title(attack)
     if data.empty:
         measured = ", ".join(map(s.title, s.robust["attack"].unique())) or "none"
         raise NothingToDraw(f"{title} not measured for this forget set; measured: {measured}")
     grids = {name: _drops(part, epsilon) for name, part in data.groupby("architecture", sort=False)}
     drawn = pd.concat([grid.stack() for _, grid in grids.values()])
-    fig = style.KitFigure(figsize=(style.WIDTH, 0.8 + 2.1 * len(grids)))
+    fig = KitFigure(figsize=(style.WIDTH, 0.8 + 2.1 * len(grids)))
     axes = fig.subplots(len(grids), 3, squeeze=False, width_ratios=(1, 1, 1.15))
     for (left, middle, right), (name, (level, grid)) in zip(axes, grids.items(), strict=True):
-        part = data[(data["architecture"] == name) & (data["class_index"] == -1) & (data["n"] > 0)]
+        part = data.query("architecture == @name and class_index == -1 and n > 0")
         _against_epsilon(left, s, part[part["quantity"] == "accuracy"], 0.0)
         left.set(title=f"{s.title(name)}: accuracy", ylabel="Accuracy (%)", ylim=(0, 102))
-        part = part[(part["quantity"] == "excess") & (part["epsilon"] > 0)]
-        _against_epsilon(middle, s, part[part["method"] != "retrain"], 0.06)
+        part = part.query("quantity == 'excess' and epsilon > 0 and method != 'retrain'")
+        _against_epsilon(middle, s, part, 0.06)
         middle.set(title=f"{s.title(name)}: excess drop", ylabel="Drop minus Retrain's (points)")
         _per_class(right, s, grid, vmin=drawn.min(), vmax=drawn.max())
         right.set_title(f"{s.title(name)}: drop per class at ε = {255 * level:.3g}/255")
@@ -163,7 +138,7 @@ def robustness(
         ax.set(xticklabels=[], xlabel="")
     text = f"{title}, white-box, % of the attacked test images; "
     text += style.about(data, "marker: mean, bar: minimum to maximum")
-    return style.finish(fig, s, text)
+    return style.finish(fig, s, data, text)
 
 
 def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> None:
@@ -171,11 +146,10 @@ def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> No
     if data.empty:
         style.note(ax, "no retrained model to compare with")
         return
-    levels = sorted(data["epsilon"].unique())
+    levels, colors = sorted(data["epsilon"].unique()), style.palette(s)
     shift = {method: apart * (i - len(s.methods) / 2) for i, method in enumerate(s.methods)}
     x = data["epsilon"].map(levels.index) + data["method"].map(shift)
-    sns.lineplot(data.assign(x=x), x="x", y="mean", ax=ax, **style.lines(s, data))
-    colors = style.palette(s)
+    sns.lineplot(data, x=x, y="mean", ax=ax, **style.lines(s, data))
     ax.vlines(x, data["low"], data["high"], data["method"].map(colors), lw=0.7)
     if apart:
         ax.axhline(0, color=colors["retrain"], lw=0.9, zorder=1)
@@ -186,15 +160,14 @@ def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> No
 
 def _drops(data: pd.DataFrame, epsilon: float | None) -> tuple[float, pd.DataFrame]:
     """Return the ε > 0 to show the classes at, and the mean drop there, method × class."""
-    whole = data[(data["class_index"] == -1) & (data["quantity"] == "accuracy")]
+    whole = data.query("class_index == -1 and quantity == 'accuracy'")
     exact = whole[whole["method"] == "retrain"]
     curve = (whole if exact.empty else exact).groupby("epsilon")["mean"].mean()
     far = (curve - curve.iloc[0] / 2).abs()
     if epsilon is not None:
         far = pd.Series(abs(curve.index - epsilon), curve.index)
     level = far[far.index > 0].idxmin()
-    part = data[(data["quantity"] == "drop") & (data["epsilon"] == level)]
-    part = part[part["class_index"] >= 0]
+    part = data.query("quantity == 'drop' and class_index >= 0 and epsilon == @level")
     return level, part.pivot(index="method", columns="class_index", values="mean")
 
 
@@ -210,22 +183,17 @@ def _per_class(ax: Axes, s: Study, grid: pd.DataFrame, **limits: float) -> None:
     ax.set(xlabel="Class", ylabel="")
 
 
-def sweep_data(s: Study) -> pd.DataFrame:
-    """Return what `sweep` draws: the study's sweep without Retrain's rows."""
-    return s.sweep[s.sweep["method"] != "retrain"].reset_index(drop=True)
-
-
 @style.look()
-def sweep(s: Study) -> Figure:
+def sweep(s: Study) -> KitFigure:
     """Draw the average gap of each method at each rate that was tried; a ring marks the choice.
 
-    A rate whose training diverged has no point.
+    A rate whose training diverged has no point. Data: the study's sweep without Retrain's rows.
     """
-    data = sweep_data(s)
+    data = s.sweep[s.sweep["method"] != "retrain"]
     if data.empty:
         raise NothingToDraw("this study has no sweep")
     names = data["architecture"].unique()
-    fig = style.KitFigure(figsize=(style.WIDTH, 2.6))
+    fig = KitFigure(figsize=(style.WIDTH, 2.6))
     for ax, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         part = data[data["architecture"] == name]
         sns.lineplot(part, x="lr", y="average_gap", ax=ax, **style.lines(s, part))
@@ -236,4 +204,4 @@ def sweep(s: Study) -> Figure:
         style.log_if_wide(ax.yaxis, part["average_gap"], factor=0.0)
         ax.set(title=s.title(name), xlabel="Learning rate", ylabel="Average gap (points)")
     text = "Average gap to Retrain on validation images and a validation forget set, one seed; "
-    return style.finish(fig, s, text + "ring: the smallest gap, the rate taken.")
+    return style.finish(fig, s, data, text + "ring: the smallest gap, the rate taken.")

@@ -1,18 +1,19 @@
 """Figures 3 and 4: a dot a model or a mean; and a look at the images."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from unlearnkit.names import ID
 from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
-from unlearnkit.report.frames import over_seeds, summaries
+from unlearnkit.report.figures.style import KitFigure
+from unlearnkit.report.frames import arranged, over_seeds, summaries
 from unlearnkit.report.stats import correlation
 from unlearnkit.report.study import NothingToDraw, Study
 
@@ -25,11 +26,6 @@ MEASURES = {
 }
 
 
-def conjectures_data(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.DataFrame:
-    """Return what Figure 3 draws: the models, each once (see `claims.models_of`)."""
-    return models_of(s, reading=reading, attack=attack or s.attack)
-
-
 def conjectures_statistics(
     s: Study, *, reading: str = "std", attack: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
@@ -39,15 +35,10 @@ def conjectures_statistics(
     fairness-gap with the drop over every model, for each architecture, also with test accuracy
     held fixed; and for more than one architecture ``across`` (pooled as they are) and ``within``
     (pooled after ranking inside each). The untrained network, progress 0, counts in none of them.
-    Models of a seed share an original; `claims.table5` judges over seeds instead.
-
-    Returns
-    -------
-    DataFrame
-        conjecture, models, given, rho, low, high (95 % bootstrap), p (permutation), n.
+    Models of a seed share an original; `claims.table5` judges over seeds instead. Columns:
+    conjecture, models, given, rho, low, high (95 % bootstrap), p (permutation), n.
     """
-    data = conjectures_data(s, reading=reading, attack=attack)
-    data = data[data["progress"] > 0]
+    data = models_of(s, reading=reading, attack=attack or s.attack).query("progress > 0")
     asked = []
     for name, part in data.groupby("architecture", sort=False):
         asked.append(("C1", name, "", part[part["method"] == "original"], "accuracy"))
@@ -65,36 +56,36 @@ def conjectures_statistics(
 
 
 @style.look()
-def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) -> Figure:
+def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) -> KitFigure:
     """Draw Figure 3: gap and accuracy along training (C1), the gap against the mean drop (C2).
 
-    The correlations are Table 5's: within each seed, with interval and verdict over seeds.
+    The correlations are Table 5's: within each seed, with interval and verdict over seeds. Data:
+    the models, each once (see `claims.models_of`).
     """
-    data = conjectures_data(s, reading=reading, attack=attack)
-    data = data.dropna(subset=["gap_mean"])
+    attack = attack or s.attack
+    models = models_of(s, reading=reading, attack=attack)
+    data = models.dropna(subset=["gap_mean"])
     if data.empty:
         raise NothingToDraw(f"no fairness-gap ({reading}) was measured")
     judged = table5(s, reading=reading, attack=attack)
     names = data["architecture"].unique()
     rows = -(-len(names) // 2)
-    fig = style.KitFigure(figsize=(style.WIDTH, 2.8 + 2.5 * rows))
-    axes = fig.subplots(1 + rows, 2, height_ratios=[1] + [1.1] * rows)
-    original = data[data["method"] == "original"]
-    _along_training(axes[0, 0], original, "gap_mean")
-    _along_training(axes[0, 1], original, "accuracy")
-    found = judged[(judged["Claim"] == "C1") & (judged["Key"] == "yes")]
+    fig = KitFigure(figsize=(style.WIDTH, 2.8 + 2.5 * rows))
+    (left, right), *axes = fig.subplots(1 + rows, 2, height_ratios=[1] + [1.1] * rows)
+    _along_training(left, data, "gap_mean")
+    _along_training(right, data, "accuracy")
+    found = judged.query("Claim == 'C1' and Key == 'yes'")
     said = [f"{row.Architecture}: {_rho(row)}" for row in found.itertuples()]
-    axes[0, 0].set_title("\n".join(["C1: gap along the original's training", *said]))
-    axes[0, 1].set_title("C1: accuracy along the original's training")
-    axes[0, 0].set_ylabel("Mean fairness-gap")
-    axes[0, 1].set_ylabel("Test accuracy (%)")
-    for ax, name in zip(axes[1:].flat, names, strict=False):
+    title = "\n".join(["C1: gap along the original's training", *said])
+    left.set(title=title, ylabel="Mean fairness-gap")
+    right.set(title="C1: accuracy along the original's training", ylabel="Test accuracy (%)")
+    for ax, name in zip(np.ravel(axes), names, strict=False):
         _gap_and_drop(ax, s, data[data["architecture"] == name])
-        ax.set_ylabel(f"Drop under {s.title(attack or s.attack)} (points)")
         found = judged[(judged["Claim"] == "C2") & (judged["Architecture"] == s.title(name))]
         words = {"no": "", "yes": "at fixed accuracy: "}
         said = [words[row.Key] + _rho(row) for row in found.iloc[:2].itertuples()]
-        ax.set_title("\n".join([f"C2, {s.title(name)}", *said]))
+        title = "\n".join([f"C2, {s.title(name)}", *said])
+        ax.set(title=title, ylabel=f"Drop under {s.title(attack)} (points)")
     text = (
         "C1: line: mean, band: minimum to maximum over seeds. C2: one point a model, drop averaged "
         "over ε > 0. Spearman's ρ of gap and accuracy (C1), gap and drop (C2) within a seed: mean, "
@@ -102,21 +93,19 @@ def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) ->
     )
     if (data["progress"] == 0).any():
         text += " Progress 0, the untrained network, is drawn but in no ρ."
-    return style.finish(fig, s, text)
+    return style.finish(fig, s, models, text)
 
 
 def _rho(row: Any) -> str:
-    """Return the words for a row of Table 5."""
     interval = f" [{row.Low:+.2f}, {row.High:+.2f}]" if row.Seeds > 1 else ""
     return f"ρ = {row.Value:+.2f}{interval}: {row.Verdict}" if row.Seeds else "ρ undefined"
 
 
-def _along_training(ax: Axes, original: pd.DataFrame, column: str) -> None:
-    original = original.dropna(subset=[column])
+def _along_training(ax: Axes, data: pd.DataFrame, column: str) -> None:
+    original = data[data["method"] == "original"].dropna(subset=[column])
     if original["progress"].nunique() < 2:
-        style.note(ax, "no checkpoint along the original's training stored")
-        return
-    markers = dict(zip(original["architecture"].unique(), style.MARKERS * 9, strict=False))
+        return style.note(ax, "no checkpoint along the original's training stored")
+    markers = dict(zip(original["architecture"].unique(), cycle(style.MARKERS), strict=False))
     kind = {"style": "architecture", "markers": markers, "color": "black"}
     band = {"errorbar": ("pi", 100), "err_kws": {"lw": 0}}
     sns.lineplot(original, x="progress", y=column, ax=ax, **kind, **band)
@@ -128,8 +117,7 @@ def _along_training(ax: Axes, original: pd.DataFrame, column: str) -> None:
 def _gap_and_drop(ax: Axes, s: Study, models: pd.DataFrame) -> None:
     models = models.dropna(subset=["drop"])
     if models.empty:
-        style.note(ax, "no model with both a fairness-gap and a robustness drop")
-        return
+        return style.note(ax, "no model with both a fairness-gap and a robustness drop")
     done = models["progress"] == 1
     sns.scatterplot(models[done], x="gap_mean", y="drop", ax=ax, **style.dots(s, models[done]))
     if not done.all():
@@ -139,33 +127,25 @@ def _gap_and_drop(ax: Axes, s: Study, models: pd.DataFrame) -> None:
     ax.set_xlabel("Mean fairness-gap over layers")
 
 
-def layerwise_data(
-    s: Study, forget: str | None = None, *, reading: str = "std", attack: str | None = None
-) -> pd.DataFrame:
-    """Return what Figure 4 draws: one row for each architecture, method, scope and measure.
-
-    Columns: architecture, forget, method, scope, measure (average_gap, gap_mean, drop,
-    relative_seconds, relative_memory), mean, low, high (minimum and maximum over seeds), std, n.
-    """
-    table = summaries(s, reading=reading, attack=attack)
-    table = table[(table["progress"] == 1.0) & (table["forget"] == (forget or s.first_forget))]
-    long = table.melt(ID, list(MEASURES), "measure", "value").dropna(subset=["value"])
-    return over_seeds(long, ["architecture", "forget", "method", "scope", "measure"], "value")
-
-
 @style.look()
 def layerwise(
     s: Study, forget: str | None = None, *, reading: str = "std", attack: str | None = None
-) -> Figure:
-    """Draw Figure 4: a row an architecture, a column a measure, a line of dots a method."""
-    data = layerwise_data(s, forget, reading=reading, attack=attack)
-    found = set(data["method"][~data["method"].isin(EXACT) | (data["scope"] != "all")])
-    methods = [method for method in s.methods if method in found]
+) -> KitFigure:
+    """Draw Figure 4: a row an architecture, a column a measure, a line of dots a method.
+
+    Data: a row for each architecture, method, scope and measure, one of `MEASURES`.
+    """
+    table = summaries(s, reading=reading, attack=attack)
+    table = table[(table["progress"] == 1.0) & (table["forget"] == (forget or s.first_forget))]
+    long = table.melt(ID, list(MEASURES), "measure").dropna(subset=["value"])
+    data = over_seeds(long, ["architecture", "forget", "method", "scope", "measure"], "value")
+    unlearned = ~data["method"].isin(EXACT) | (data["scope"] != "all")
+    methods = arranged(s.methods, data["method"][unlearned])
     if not methods:
         raise NothingToDraw("no unlearned model was measured for this forget set")
     names = data["architecture"].unique()
     height = 0.7 + 0.27 * max(len(methods), 3)
-    fig = style.KitFigure(figsize=(style.WIDTH, 0.95 + len(names) * height))
+    fig = KitFigure(figsize=(style.WIDTH, 0.95 + len(names) * height))
     axes = fig.subplots(len(names), len(MEASURES), squeeze=False)
     for row, name in zip(axes, names, strict=True):
         row[0].set_title(s.title(name))
@@ -173,33 +153,31 @@ def layerwise(
             part = data[(data["architecture"] == name) & (data["measure"] == measure)]
             _dots(ax, s, part, methods)
             ax.set(xlabel=label.format(attack=s.title(attack or s.attack)), ylabel="")
-        drawn = [ax for ax in row if ax.has_data()]
-        for ax in drawn[1:]:
+        for ax in [ax for ax in row if ax.has_data()][1:]:
             ax.tick_params(labelleft=False)
     fig.align_xlabels()
     text = "Drop averaged over ε > 0; "
     text += style.about(data, "marker: mean, bar: minimum to maximum")
     if set(data["scope"]) == {"all"}:
         text += " No run restricted to a group of layers is stored."
-    return style.finish(fig, s, text, unnamed=s.methods)
+    return style.finish(fig, s, data, text, unnamed=s.methods)
 
 
 def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
     part, colors = data[data["method"].isin(methods)], style.palette(s)
     if part.empty:
-        style.note(ax, "not measured")
-        return
+        return style.note(ax, "not measured")
     kind, measure = style.dots(s, part), part["measure"].iloc[0]
     scopes = kind["style_order"]
     shift = {scope: 0.72 * ((i + 0.5) / len(scopes) - 0.5) for i, scope in enumerate(scopes)}
     y = part["method"].map(methods.index) + part["scope"].map(shift)
     ax.hlines(y, part["low"], part["high"], part["method"].map(colors), lw=0.8)
-    sns.scatterplot(part.assign(y=y), x="mean", y="y", ax=ax, **kind)
+    sns.scatterplot(part, x="mean", y=y, ax=ax, **kind)
     ax.collections[-1].set_clip_on(False)  # dots at a panel's edge are seen whole
     if measure.startswith("relative"):
         ax.axvline(1, color=style.FAINT, lw=0.7, zorder=0.8)
     for method, line in zip(EXACT, (":", "--"), strict=True):
-        whole = data[(data["method"] == method) & (data["scope"] == "all")]["mean"]
+        whole = data.query("method == @method and scope == 'all'")["mean"]
         if measure in ("gap_mean", "drop") and len(whole):
             label = f"{s.title(method)} (all layers)"
             ax.axvline(whole.item(), color=colors[method], lw=0.9, ls=line, label=label)
@@ -215,19 +193,17 @@ def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
 
 
 @style.look()
-def samples(images: Any, labels: Any, classes: Sequence[str]) -> Figure:
+def samples(images: Any, labels: Any, classes: Sequence[str]) -> KitFigure:
     """Show the first eight images of every class, of ten classes at the most.
 
-    Parameters
-    ----------
-    images, labels : arrays or tensors, uint8 [N, S, S, 3] or [N, 3, S, S], and [N]
+    `images` are uint8 [N, S, S, 3] or [N, 3, S, S], `labels` [N]: arrays or tensors.
     """
     images, labels, classes = np.asarray(images), np.asarray(labels), classes[:10]
     if images.shape[1] == 3:
         images = images.transpose(0, 2, 3, 1)
     framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     rows = -(-len(classes) // 2)
-    fig = style.KitFigure(figsize=(style.WIDTH, 0.09 + 0.42 * rows))
+    fig = KitFigure(figsize=(style.WIDTH, 0.09 + 0.42 * rows))
     axes = fig.subplots(rows, 2, squeeze=False)
     for label, (ax, name) in enumerate(zip(axes.flat, classes, strict=False)):
         shown = framed[labels == label][:8]

@@ -3,7 +3,7 @@
 import io
 import textwrap
 from collections.abc import Collection
-from contextlib import AbstractContextManager
+from functools import partial
 from itertools import cycle
 from string import ascii_lowercase
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -42,33 +41,30 @@ RC |= {
     "text.parse_math": False,  # the name of a class or data set may hold $ and \
 }
 del RC["backend"]
+look = partial(matplotlib.rc_context, RC)  # a context or decorator: this look, whatever is set
 # A method's own colour is one of Okabe and Ito's (jfly.uni-koeln.de/color); these go with them.
 SPARE = ("#332288", "#999933", "#882255", "#666666")
 MARKERS = "os^vDPX<>ph*"
 DASHES = ("", "", (5, 1.5), (4, 1.2, 1, 1.2), (1.2, 1), (3, 1), (6, 1.2, 1, 1.2, 1, 1.2), (8, 2))
+STAMPS = {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
 
 
 class KitFigure(Figure):
-    """A figure that pyplot does not know: a notebook shows it once, where it is returned."""
+    """A figure with the frame it shows, unknown to pyplot: a notebook shows it once."""
+
+    data: pd.DataFrame
+
+    def picture(self, ending: str) -> bytes:
+        """Return the figure as png (200 dpi) or pdf, without a stamp of versions and dates."""
+        buffer = io.BytesIO()
+        with look():
+            self.savefig(buffer, format=ending, metadata=dict.fromkeys(STAMPS[ending]))
+        return buffer.getvalue()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Return the file's own pixels, and the width and height to show them at."""
         width, height = (round(110 * inches) for inches in self.get_size_inches())
-        return picture(self, "png"), {"width": width, "height": height}
-
-
-def look() -> AbstractContextManager[None]:
-    """Return a context, which also decorates, with this look whatever the caller's rcParams."""
-    return matplotlib.rc_context(RC)
-
-
-def picture(fig: Figure, suffix: str) -> bytes:
-    """Return the figure as PNG (200 dpi) or PDF, without a stamp of versions and dates."""
-    stamps = {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
-    buffer = io.BytesIO()
-    with look():
-        fig.savefig(buffer, format=suffix, metadata=dict.fromkeys(stamps[suffix]))
-    return buffer.getvalue()
+        return self.picture("png"), {"width": width, "height": height}
 
 
 def palette(s: Study) -> dict[str, str]:
@@ -95,13 +91,21 @@ def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
 def dots(s: Study, data: pd.DataFrame) -> dict[str, Any]:
     """Return `sns.scatterplot`'s arguments for methods by colour and scopes by shape."""
     scopes = arranged(SCOPES, data["scope"])
-    markers = dict(zip(arranged(SCOPES, [*SCOPES, *scopes]), cycle("o^svDPX<>ph*"), strict=False))
-    order = {"hue_order": arranged(s.colors, data["method"]), "style_order": scopes}
-    kind = {"hue": "method", "palette": palette(s), "style": "scope", "markers": markers}
-    return kind | order | {"s": 17}
+    known = dict.fromkeys([*SCOPES, *scopes])
+    return {
+        "hue": "method",
+        "hue_order": arranged(s.colors, data["method"]),
+        "palette": palette(s),
+        "style": "scope",
+        "style_order": scopes,
+        "markers": dict(zip(known, cycle("o^svDPX<>ph*"), strict=False)),
+        "s": 17,
+    }
 
 
-def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> Figure:
+def finish(
+    fig: KitFigure, s: Study, data: pd.DataFrame, text: str, unnamed: Collection[str] = ()
+) -> KitFigure:
     """Letter the panels, put one legend above, small print below, and settle the layout.
 
     The legend holds what the panels label, but for the names that are `unnamed`.
@@ -109,7 +113,7 @@ def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> F
     titled = (ax for ax in fig.axes if ax.get_title("left"))
     for letter, ax in zip(ascii_lowercase, titled, strict=False):
         ax.set_title(f"({letter}) {ax.get_title('left')}")
-    entries: dict[str, Artist] = {}
+    entries = {}
     for ax in fig.axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             if name not in ("method", "scope", *unnamed):
@@ -118,10 +122,10 @@ def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> F
             ax.get_legend().remove()
         if not ax.has_data():
             ax.set_axis_off()
+    above = {"loc": "outside upper center", "handlelength": 2.6, "columnspacing": 1.2}
     for rows in range(1, len(entries) + 1):
-        above = {"loc": "outside upper center", "handlelength": 2.6, "columnspacing": 1.2}
-        above["ncols"] = -(-len(entries) // rows)
-        legend = fig.legend(entries.values(), entries.keys(), **above)
+        columns = -(-len(entries) // rows)
+        legend = fig.legend(entries.values(), entries.keys(), ncols=columns, **above)
         if legend.get_window_extent().width < fig.bbox.width:
             break
         legend.remove()
@@ -129,6 +133,7 @@ def finish(fig: Figure, s: Study, text: str, unnamed: Collection[str] = ()) -> F
     fig.supxlabel(small, x=0.008, ha="left", fontsize=5.8)
     fig.draw_without_rendering()  # each drawing would lay it out a little differently
     fig.set_layout_engine("none")
+    fig.data = data
     return fig
 
 
@@ -147,9 +152,9 @@ def about(data: pd.DataFrame, what: str) -> str:
 
 
 def log_if_wide(axis: Axis, values: pd.Series, factor: float = 3.0) -> bool:
-    """Make `axis` logarithmic, its ticks plain numbers, and say so.
+    """Make `axis` logarithmic if the largest of the positive `values` > `factor` × their median.
 
-    That is, if the largest of the positive `values` is more than `factor` times their median.
+    Its ticks are plain numbers. Return whether it is.
     """
     positive = values[values > 0]
     if not positive.max() > factor * positive.median():
