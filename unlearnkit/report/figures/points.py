@@ -13,9 +13,9 @@ from unlearnkit.names import ID
 from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
-from unlearnkit.report.frames import arranged, over_seeds, summaries
+from unlearnkit.report.frames import over_seeds, summaries
 from unlearnkit.report.stats import correlation
-from unlearnkit.report.study import NothingToDraw, Study
+from unlearnkit.report.study import NothingToDraw, Study, arranged
 
 MEASURES = {
     "average_gap": "Average gap\nto Retrain (points) ↓",
