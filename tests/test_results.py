@@ -25,7 +25,7 @@ from helpers_study import (
 from unlearnkit import results
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import predictions
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, read_study
 from unlearnkit.results import SUMS, Cell, Record, Results
 from unlearnkit.study import load_profile, run, run_study
 from unlearnkit.study.plan import cells_of, make_plan
@@ -210,6 +210,17 @@ def test_what_was_changed_is_named(collected, laid, tmp_path, name, change, sign
     if change not in ("a pipe", "4 GiB"):
         results.write(collected, tmp_path)
         assert len(results.read(tmp_path).records) == len(collected.records)
+
+
+@pytest.mark.parametrize("name", ["architectures", "attacks", "settings", "methods"])
+@pytest.mark.parametrize("value", [None, 3, "x"])
+def test_a_study_json_of_another_shape_is_named(laid, tmp_path, name, value):
+    shutil.copytree(laid, tmp_path, dirs_exist_ok=True)
+    study = json.loads((tmp_path / "study.json").read_text())
+    changed = {**study, name: value} if value else {n: v for n, v in study.items() if n != name}
+    results.lay_down(tmp_path, {"study.json": json.dumps(changed)})
+    with pytest.raises(UserError, match=r"study\.json (lacks|is damaged)"):
+        read_study(tmp_path)
 
 
 def test_missing_and_unknown_files_are_named(laid, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit import results as files
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.names import ID, READINGS, SCOPES
 from unlearnkit.report import tidy
 from unlearnkit.results import Results, read_sweep
@@ -194,7 +194,12 @@ class Study:
 
 def read_study(folder: Path) -> Study:
     """Return the study whose results lie in `folder`."""
-    return Study(files.read(folder), folder)
+    results = files.read(folder)
+    try:
+        return Study(results, folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{folder / 'study.json'} lacks what a study has ({reason})") from None
 
 
 def load_study(
