@@ -25,7 +25,7 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.machine import pick_device
 from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
-from unlearnkit.study.workers import Here, Processes
+from unlearnkit.study.workers import Processes
 from unlearnkit.training import OutOfTime
 
 DATA = ("train_images", "train_labels", "test_images", "test_labels")
@@ -62,25 +62,18 @@ def compute(
     deadline: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Outcome:
-    """Compute all that `plan` lacks, several cells at a time.
+    """Compute all that `plan` lacks, several cells at a time; `report` is given a line of each.
 
     A cell that fails does not stop the others. What is done is stored at once, so a computation
     that was cut off goes on where it was. A cell whose worker died is tried once more.
 
-    Parameters
-    ----------
-    workers : int or None
-        Processes of this machine, `default_workers` if None; one is this process. Each computes
-        with its share of the cores; the number of threads changes the last digits of a result,
-        nothing else about the processes does. With an executor: how many it has, to be noted.
-    executor : Executor or None
-        Computes instead, with the threads it has: anything like `concurrent.futures`' executors
-        whose workers are processes that see the store's folder. What fails there is tried twice.
-    device : str or None
-        What an executor's workers compute on, by default a GPU where there is one.
-    deadline : float or None
-        `time.time()` at which to stop after the epoch or measurement under way.
-    report : function of one line
+    `workers` are processes of this machine, `default_workers` if None; one is this process. Each
+    computes with its share of the cores; the number of threads changes the last digits of a result,
+    nothing else about the processes does. An `executor` computes instead, with the threads it has:
+    anything like `concurrent.futures`' whose workers are processes that see the store's folder. It
+    works on `device`, by default a GPU where there is one; `workers` says how many it has, to be
+    noted; what fails there is tried twice. `deadline` is the `time.time()` at which to stop after
+    the epoch or measurement under way.
     """
     jobs, outcome, began = plan.jobs, Outcome(), time.monotonic()
     if not jobs:
@@ -95,13 +88,15 @@ def compute(
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             stack.callback(setattr, lab, "deadline", None)
             lab.deadline, lab.workers = deadline, workers
-            executor, task = Here(), partial(_do, lab, threads)
+            submit = partial(_here, lab, threads)
         else:
+            if executor is None:
+                executor = stack.enter_context(Processes(min(workers, len(jobs))))
             where = str(lab.device) if own else device
-            task = partial(work, _payload(lab, where, threads, workers, deadline))
-        if executor is None:
-            executor = stack.enter_context(Processes(min(workers, len(jobs))))
-        ended = stack.enter_context(closing(_ended(executor, task, jobs, workers if own else 0)))
+            submit = partial(
+                executor.submit, work, _payload(lab, where, threads, workers, deadline)
+            )
+        ended = stack.enter_context(closing(_ended(submit, jobs, workers if own else 0)))
         for number, (job, seconds, error, details) in enumerate(ended, 1):
             if isinstance(error, OutOfTime):
                 outcome.stopped = True
@@ -122,7 +117,7 @@ Ended = tuple[float, Exception | None, str]  # seconds, error, traceback of what
 
 
 def _ended(
-    executor: Executor, task: Callable[[Cell], Ended], jobs: list[Cell], own: int
+    submit: Callable[[Cell], Future], jobs: list[Cell], own: int
 ) -> Iterator[tuple[Cell, *Ended]]:
     """Yield (job, seconds, error, traceback) as jobs end, none begun before what it needs.
 
@@ -135,7 +130,11 @@ def _ended(
             for job in list(waiting):
                 if len(running) < (own or len(jobs)) and training_of(job) not in unfinished:
                     waiting.remove(job)
-                    running[_handed(executor, task, job)] = job
+                    try:
+                        running[submit(job)] = job
+                    except BrokenExecutor as error:
+                        running[lost := Future()] = job
+                        lost.set_exception(error)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, again = running.pop(future), True
                 try:
@@ -162,13 +161,11 @@ def _ended(
             future.cancel()
 
 
-def _handed(executor: Executor, task: Callable[[Cell], Ended], job: Cell) -> Future:
-    try:
-        return executor.submit(task, job)
-    except BrokenExecutor as error:
-        future: Future = Future()
-        future.set_exception(error)
-        return future
+def _here(lab: Lab, threads: int, job: Cell) -> Future:
+    """Do a job in this process, before a future is returned."""
+    future: Future = Future()
+    future.set_result(_do(lab, threads, job))
+    return future
 
 
 def _payload(
@@ -179,10 +176,9 @@ def _payload(
     if store.get_tensors("data", data.fingerprint) is None:
         store.put_tensors("data", data.fingerprint, {part: getattr(data, part) for part in DATA})
     about = (data.name, data.classes, data.flip, data.fingerprint)
-    how = {"forget_seed": lab.forget_seed, "deadline": deadline, "workers": workers}
     # What a notebook registered goes by value; a module registers its own when it is imported.
-    told = (os.getpid(), REGISTRIES, lab.profile, about, store.folder.resolve(), device, how)
-    return dumps((threads, *told))
+    told = (os.getpid(), REGISTRIES, lab.profile, about, store.folder.resolve(), device)
+    return dumps((*told, lab.forget_seed, deadline, workers, threads))
 
 
 def work(payload: bytes, job: Cell) -> Ended:
@@ -197,7 +193,7 @@ def work(payload: bytes, job: Cell) -> Ended:
 
 @lru_cache(maxsize=1)
 def _open(payload: bytes) -> tuple[Lab, int]:
-    threads, caller, registries, profile, about, folder, device, how = loads(payload)
+    caller, registries, profile, about, folder, device, forget_seed, *how = loads(payload)
     if os.getpid() != caller:  # an executor of threads works in the caller's process
         os.environ["UNLEARNKIT_WORKER"] = "1"
         tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
@@ -208,7 +204,9 @@ def _open(payload: bytes) -> tuple[Lab, int]:
     if tensors is None:
         raise UserError(f"no data in {folder}; all workers have to see the store's folder")
     data = ImageData(name, classes, *(tensors[part] for part in DATA), flip=flip)
-    return Lab(profile, data, Store(folder), device=pick_device(device), **how), threads
+    lab = Lab(profile, data, Store(folder), device=pick_device(device), forget_seed=forget_seed)
+    lab.deadline, lab.workers, threads = how
+    return lab, threads
 
 
 def _do(lab: Lab, threads: int, job: Cell) -> Ended:

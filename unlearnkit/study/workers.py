@@ -1,4 +1,4 @@
-"""Processes of this machine, as executors: without torch, so that one starts in no time."""
+"""Processes of this machine, as an executor: without torch, so that one starts in no time."""
 
 import os
 import signal
@@ -11,16 +11,6 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from joblib.externals.loky import process_executor
-
-
-class Here(Executor):
-    """This process itself: a job is done before `submit` returns."""
-
-    def submit(self, function: Callable, /, *of: Any) -> Future:
-        """Call `function` and return its result as a future."""
-        future: Future = Future()
-        future.set_result(function(*of))
-        return future
 
 
 class Processes(Executor):
