@@ -30,8 +30,13 @@ def noted(run):
 
 @method("dies")
 def dies(run):
-    """End this process as the system does when it wants memory, or only the first one."""
-    once = os.environ.get("DIES_ONCE")
-    if once is None or not Path(once).exists():
-        Path(once or os.devnull).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    """End this process as the system does when it wants memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@method("dies_once")
+def dies_once(run):
+    """Do so once."""
+    if not Path(os.environ["ONCE"]).exists():
+        Path(os.environ["ONCE"]).touch()
+        dies(run)

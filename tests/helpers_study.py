@@ -22,18 +22,9 @@ from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.profile import FOLDER, Profile, load_profile
 from unlearnkit.study.store import Store
 
-PGD = {
-    "name": "pgd",
-    "epsilons": [16, 4],
-    "test": 20,
-    "retain": 10,
-    "forget": 10,
-    "transfer": True,
-    "everywhere": True,
-    "options": {"steps": 1, "step_ratio": 1.0},
-}
+PGD = {"name": "pgd", "epsilons": [16, 4], "test": 20, "retain": 10, "forget": 10}
+PGD |= {"transfer": True, "everywhere": True, "options": {"steps": 1, "step_ratio": 1.0}}
 ONE_SET = [{"set": "random:0.2", "seeds": [0], "scopes": ["all"]}]
-REPORT = {"attack": "pgd", "tolerance_points": 3.0, "tolerance_ratio": 0.1}
 # The cheapest study: one transformer, one method, four numbers of layers restricted to one.
 VIT = {"architectures": ["small_vit"], "methods": ["cf"], "checkpoints": [], "forget": ONE_SET}
 CF = Cell("small_vit", "random:0.2", "cf", "all", 0)
@@ -51,8 +42,8 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
     for table in ("training", "unlearning"):
         for recipe in values[table].values():
             recipe |= {"epochs": 1, "batch_size": 64, "precision": "fp32"}
-    values |= {"attack": [deepcopy(PGD)], "report": dict(REPORT)}
-    return values | deepcopy(changes)
+    report = {"attack": "pgd", "tolerance_points": 3.0, "tolerance_ratio": 0.1}
+    return deepcopy({**values, "attack": [PGD], "report": report, **changes})
 
 
 def to_toml(value: Any) -> str:
@@ -110,12 +101,10 @@ def whole_lab(folders: pytest.TempPathFactory) -> Lab:
     """Return a lab whose store holds the whole tiny study, computed by whoever asks first."""
     if not _WHOLE:
         folder = folders.mktemp("whole")
-        lab = tiny_lab(tiny_profile(folder), folder / "store")
-        outcome, lines = run_all(lab)
-        assert (outcome.failed, outcome.stopped) == ([], False)
+        _WHOLE.append(tiny_lab(tiny_profile(folder), folder / "store"))
+        outcome, lines = run_all(_WHOLE[0])
         # Two originals to train; for each an original, a checkpoint and 2 x 2 unlearned models.
-        assert outcome.done == len(lines) == 2 + 2 * (1 + 1 + 4)
-        _WHOLE.append(lab)
+        assert outcome.done == len(lines) == 2 + 2 * (1 + 1 + 4) and not outcome.failed
     return _WHOLE[0]
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
@@ -34,32 +35,26 @@ from unlearnkit.study import compute as computing
 from unlearnkit.study import lab as staging
 from unlearnkit.study.compute import compute
 from unlearnkit.study.plan import Plan, cells_of, make_plan, training_of
-from unlearnkit.study.stages import Stage
 from unlearnkit.training import OutOfTime, TrainingDiverged
 
 EVERY = ("unlearn", "quality", "fairness", "robustness/pgd", "transfer/pgd")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Compute in one thread here, as the workers do: the number changes the last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Return the lab of a computed study with both networks, two scopes and a checkpoint."""
     return whole_lab(tmp_path_factory)
+
+
+def fresh(folder, **changes):
+    """Return a lab of the small study, with changed tables, on the store in `folder`."""
+    return tiny_lab(tiny_profile(folder, **VIT | changes), folder / "store")
 
 
 @pytest.fixture
 def vit(whole, tmp_path):
     """Return a function of changed tables: a lab that starts from a copy of the small study."""
     shutil.copytree(whole.store.folder, tmp_path / "store")
-    return lambda **changes: tiny_lab(tiny_profile(tmp_path, **VIT | changes), tmp_path / "store")
+    return partial(fresh, tmp_path)
 
 
 @pytest.fixture
@@ -85,13 +80,12 @@ def lacking(lab):
     """Return 'method scope stage' of all that a plan would compute."""
     return {
         f"{cell.method} {cell.scope} {stage.label}"
-        for cell, stages in make_plan(lab, cells_of(lab.profile)).missing.items()
+        for cell, stages in plan_of(lab).missing.items()
         for stage in stages
     }
 
 
 def files_of(lab):
-    """Return path -> (time, content) of the store's results and weights."""
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes())
         for path in lab.store.folder.rglob("*")
@@ -99,30 +93,41 @@ def files_of(lab):
     }
 
 
-# ---- The plan --------------------------------------------------------------------------------
+def plan_of(lab):
+    return make_plan(lab, cells_of(lab.profile))
 
 
 def test_an_empty_store_lacks_everything_and_a_plan_writes_nothing(tmp_path):
-    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
-    plan = make_plan(lab, cells_of(lab.profile))
+    plan = plan_of(lab := fresh(tmp_path))
     assert plan.lacking == plan.stages == 2 * 5
     assert plan.jobs == [training_of(CF), ORIGINAL, CF]
-    assert plan.seconds({}) is None
-    assert not lab.store.folder.exists()
+    assert plan.seconds({}) is None and not lab.store.folder.exists()
 
 
-def test_a_plan_leaves_damage_where_it_is(vit):
+def test_a_plan_sees_damage_and_leaves_it_where_it_is(vit):
     lab = vit()
-    lab.store.path("quality", lab.stages(CF)[1].key).write_text("{")
+    quality = lab.store.path("quality", lab.stages(CF)[1].key)
+    quality.write_text("{")
     before = files_of(lab)
-    assert lacking(lab) == {"cf all quality"}
-    assert files_of(lab) == before
+    assert lacking(lab) == {"cf all quality"} and files_of(lab) == before
+    kept = lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors")
+    kept.rename(kept.with_suffix(".away"))
+    lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
+    assert lacking(lab) == {"original all original", "cf all unlearn", "cf all quality"}
+    assert plan_of(lab).jobs == [training_of(CF), ORIGINAL, CF]
+
+
+def test_another_forget_set_trains_no_original(vit):
+    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
+    jobs = plan_of(vit(forget=sets)).jobs
+    assert [job.seed for job in jobs if not job.forget] == [1]
+    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
 
 
 def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
     sets = [{"set": "random:0.2", "seeds": [0, 1], "scopes": ["all", "first"]}]
     lab = tiny_lab(tiny_profile(tmp_path, forget=sets), tmp_path / "store")
-    jobs = make_plan(lab, cells_of(lab.profile)).jobs
+    jobs = plan_of(lab).jobs
     assert [job.forget for job in jobs[:3]] == ["", "", "random:0.2"]
     seeds = [job.seed for job in jobs]
     assert seeds == sorted(seeds), "seed by seed, so that what is cut off is whole for some"
@@ -134,59 +139,41 @@ def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
 
 def test_a_second_computation_computes_nothing(whole):
     before = files_of(whole)
-    plan = make_plan(whole, cells_of(whole.profile))
+    plan = plan_of(whole)
     assert (plan.lacking, plan.missing, plan.jobs, plan.seconds({})) == (0, {}, [], 0.0)
     outcome, lines = run_all(whole)
     assert (outcome.done, outcome.failed, lines) == (0, [], [])
     assert files_of(whole) == before
 
 
-def test_an_attack_more_retrains_nothing(vit):
-    fgsm = {**PGD, "name": "fgsm", "options": {}, "transfer": False, "everywhere": False}
-    lab = vit(attack=[PGD, fgsm])
-    assert lacking(lab) == {"original all robustness/fgsm", "cf all robustness/fgsm"}
+FGSM = {**PGD, "name": "fgsm", "options": {}, "transfer": False, "everywhere": False}
+RATE = {**tiny_values()["method"], "cf": {"small_vit": {"lr": 0.01}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "done"),
+    [
+        ({"attack": [PGD, FGSM]}, {"original all robustness/fgsm", "cf all robustness/fgsm"}, 2),
+        ({"method": RATE, "methods": ["retrain", "cf"]}, {f"cf all {name}" for name in EVERY}, 1),
+    ],
+)
+def test_what_is_changed_computes_what_depends_on_it(vit, changes, expected, done):
+    lab = vit(**changes)
+    assert lacking(lab) == expected
     before = files_of(lab)
     outcome, _ = run_all(lab)
-    assert (outcome.done, outcome.failed) == (2, [])
+    assert (outcome.done, outcome.failed) == (done, [])
     after = files_of(lab)
     assert {path: after[path] for path in before} == before
-    assert {path.parent.name for path in after.keys() - before.keys()} == {"robustness"}
-
-
-def test_another_rate_computes_what_depends_on_it(vit):
-    values = tiny_values()
-    values["method"]["cf"]["small_vit"]["lr"] = 0.01
-    lab = vit(method=values["method"], methods=["retrain", "cf"])
-    assert lacking(lab) == {f"cf all {stage}" for stage in EVERY}
-    before = files_of(lab)
-    assert run_all(lab)[0].done == 1
-    assert lab.done(lab.stages(CF)[1]).value != vit().done(vit().stages(CF)[1]).value
-    after = files_of(lab)
-    assert {path: after[path] for path in before} == before
-
-
-def test_lost_weights_are_missed(vit):
-    lab = vit()
-    kept = lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors")
-    moved = kept.rename(kept.with_suffix(".away"))
-    assert lacking(lab) == {"original all original"}
-    assert make_plan(lab, cells_of(lab.profile)).jobs == [training_of(CF), ORIGINAL]
-    moved.rename(kept)
-    lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
-    lab.store.path("quality", lab.stages(ORIGINAL)[1].key).unlink()
-    assert lacking(lab) == {"cf all unlearn", "original all quality"}
-
-
-def test_another_forget_set_trains_no_original(vit):
-    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
-    jobs = make_plan(lab := vit(forget=sets), cells_of(lab.profile)).jobs
-    assert [job.seed for job in jobs if not job.forget] == [1]
-    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
+    new = {path.parent.name for path in after.keys() - before.keys()}
+    assert new == {stage.split()[2].split("/")[0] for stage in expected}
+    changed = lab.done(lab.stages(CF)[1]).value != vit().done(vit().stages(CF)[1]).value
+    assert changed == ("method" in changes)
 
 
 def test_expected_seconds_are_the_recorded_ones():
     other = replace(CF, seed=1)
-    stages = [Stage(CF, name, {}) for name in ("unlearn", "robustness")]
+    stages = [staging.Stage(CF, name, {}) for name in ("unlearn", "robustness")]
     plan = Plan([CF, other], {CF: stages}, [], 2)
     recorded = {CF.name: {"unlearn": 5.0, "robustness": 2.0}}
     assert plan.seconds(recorded) == 7.0
@@ -205,50 +192,41 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     assert run_all(vit(**training))[0].failed == []
     lab = vit(**training, checkpoints=[0.3, 0.0, 0.7])
     before = files_of(lab)
-    plan = make_plan(lab, cells_of(lab.profile))
-    assert plan.jobs == [training_of(CF), *(replace(ORIGINAL, progress=p) for p in (0.3, 0.0, 0.7))]
-    assert {training_of(job) for job in plan.jobs[1:]} == {plan.jobs[0]}
-
-    def train(*of, **how):
-        trained.append(how["name"])
-        return staging_train(*of, **how)
-
-    staging_train = staging.train
-    monkeypatch.setattr(staging, "train", train)
+    parts = [replace(ORIGINAL, progress=at) for at in (0.3, 0.0, 0.7)]
+    assert plan_of(lab).jobs == [training_of(CF), *parts]
+    train = staging.train
+    monkeypatch.setattr(staging, "train", lambda *a, **k: trained.append(1) or train(*a, **k))
     # A training that had got further than a checkpoint leaves it to one more.
     late = tiny_lab(lab.profile, lab.store.folder)
     late.deadline = 0.0
     with pytest.raises(OutOfTime):
-        late.compute(late.model_stage(replace(ORIGINAL, progress=0.7)))
-    lab.store.path("original", lab.model_stage(replace(ORIGINAL, progress=0.3)).key).unlink()
-    assert trained.pop() == "small_vit original"
-    assert run_all(lab)[0].failed == []
-    assert trained == ["small_vit original"] * 2
+        late.compute(late.model_stage(parts[2]))
+    lab.store.path("original", lab.model_stage(parts[0]).key).unlink()
+    assert run_all(lab)[0].failed == [] and len(trained) == 1 + 2
     after = files_of(lab)
     assert {path: after[path] for path in before} == before
     assert lacking(lab) == set() and not list((lab.store.folder / "unfinished").iterdir())
-    weights = [lab.model(replace(ORIGINAL, progress=at)).state_dict() for at in (0.0, 0.3, 0.7)]
-    assert not any(torch.equal(weights[0][n], weights[2][n]) for n in weights[0] if "qkv" in n)
+    first, last = (lab.model(part).state_dict() for part in parts[1:])
+    assert not any(torch.equal(first[name], last[name]) for name in first if "qkv" in name)
 
 
-# ---- Executors -------------------------------------------------------------------------------
-
-
-def test_workers_give_the_same_values_whatever_else_they_meet(vit, whole, own_methods, tmp_path):
-    """A notebook's own is computed in parallel; what fails, and what kills, is named."""
+def test_workers_give_the_same_values_whatever_else_they_meet(
+    vit, whole, own_methods, tmp_path, monkeypatch
+):
+    """A notebook's own is computed in parallel; what fails, and what kills twice, is named."""
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     scope = {"__name__": "__main__", "get_num_threads": torch.get_num_threads, "getpid": os.getpid}
     exec("def mine(run):\n    run.log.update(threads=get_num_threads(), process=getpid())", scope)
     exec("def where(model, data, split, *, seed, batch_size):\n    return getpid()", scope)
     method("mine")(scope["mine"])
     measure("where")(scope["where"])
-    table = tiny_values()["measure"] | {"extra": ["where"]}
-    lab = vit(methods=["raises", "dies", "mine", "cf", "retrain"], measure=table)
-    for cell in (CF, replace(CF, method="retrain")):
-        for folder in (lab.store.folder / stage.name for stage in lab.stages(cell)):
-            shutil.rmtree(folder, ignore_errors=True)
+    names = ["raises", "dies", "dies_once", "mine", "cf", "retrain"]
+    lab = vit(methods=names, measure=tiny_values()["measure"] | {"extra": ["where"]})
+    shutil.rmtree(lab.store.folder)
     outcome, lines = run_all(lab, workers=2)
     failed = {cell.method: error for cell, error in outcome.failed}
     assert set(failed) == {"raises", "dies"} and not outcome.stopped
+    assert outcome.done == 6 and len(lines) == 8
     told = "\n".join(lines)
     assert "small_vit random:0.2 seed 0 raises" in told and "FAILED: of my own making" in told
     assert "ZeroDivisionError" in told and "helpers_method.py" in told
@@ -257,18 +235,8 @@ def test_workers_give_the_same_values_whatever_else_they_meet(vit, whole, own_me
     assert mine["unlearn"].value["log"]["threads"] == 1
     assert mine["unlearn"].value["log"]["process"] == mine["measure"].value["value"] != os.getpid()
     assert mine["measure"].machine["workers"] == 2
-    fine = tiny_lab(
-        tiny_profile(tmp_path, **VIT | {"methods": ["cf", "retrain"]}), lab.store.folder
-    )
+    fine = fresh(tmp_path, methods=["cf", "retrain"])
     assert values_of(fine) == values_of(tiny_lab(fine.profile, whole.store.folder))
-
-
-def test_a_cell_whose_worker_died_is_tried_again(vit, own_methods, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIES_ONCE", str(tmp_path / "died"))
-    lab = vit(methods=["dies"])
-    outcome, lines = run_all(lab, workers=2)
-    assert (tmp_path / "died").exists()
-    assert (outcome.done, outcome.failed, len(lines)) == (1, [], 1)
 
 
 def test_any_executor_will_do(vit, own_methods, tmp_path, monkeypatch):
@@ -297,9 +265,9 @@ CODE = """
 import sys, helpers_method
 from pathlib import Path
 from helpers_study import VIT, run_all, tiny_lab, tiny_profile
-profile, store, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+folder, workers, methods = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 if __name__ == "__main__":
-    lab = tiny_lab(tiny_profile(profile, **VIT | {"methods": ["noted"]}), store)
+    lab = tiny_lab(tiny_profile(folder, **VIT | {"methods": methods}), folder / "store")
     try:
         outcome, lines = run_all(lab, workers=workers)
         print(*lines, outcome.failed, sep="\\n")
@@ -328,17 +296,15 @@ def test_no_worker_outlives_its_parent(vit, tmp_path, what, after):
     """
     vit()
     notes = tmp_path / "notes"
-    parent = start(CODE, tmp_path, tmp_path / "store", 2, NOTES=str(notes), SECONDS="300")
+    options = {"NOTES": str(notes), "SECONDS": "300"}
+    parent = start(CODE, tmp_path, 2, "noted", "raises", **options)
     process = psutil.Process(parent.pid)
-    wait_for(lambda: len(process.children()) > 2)  # two, and one that keeps their books
+    wait_for(lambda: len(process.children()) > 3)  # two, and two that keep their books
     if after is None:
         wait_for(notes.exists)
     time.sleep(after or 0.0)
     workers = process.children(recursive=True)
-    if what == signal.SIGKILL:
-        parent.kill()
-    else:
-        os.killpg(parent.pid, what)
+    (os.kill if what == signal.SIGKILL else os.killpg)(parent.pid, what)
     _, alive = psutil.wait_procs(workers, timeout=30)
     alive = [w for w in alive if w.is_running() and w.status() != psutil.STATUS_ZOMBIE]
     for worker in alive:
@@ -355,7 +321,7 @@ def test_two_processes_share_a_store_and_a_dead_ones_lock(vit, own_methods, tmp_
     monkeypatch.setenv("NOTES", str(notes))
     monkeypatch.setenv("SECONDS", "0")
     # The first is killed in the middle, and its lock is taken over.
-    first = start(CODE, tmp_path, lab.store.folder, 1, NOTES=str(notes), SECONDS="300")
+    first = start(CODE, tmp_path, 1, "noted", NOTES=str(notes), SECONDS="300")
     wait_for(notes.exists)
     stage = lab.stages(replace(CF, method="noted"))[0]
     lock = lab.store.path("locks", f"unlearn-{stage.key}", "lock")
@@ -369,7 +335,7 @@ def test_two_processes_share_a_store_and_a_dead_ones_lock(vit, own_methods, tmp_
     # Two that do not die.
     shutil.rmtree(lab.store.folder / "unlearn")
     notes.unlink()
-    first = start(CODE, tmp_path, lab.store.folder, 1, NOTES=str(notes), SECONDS="3")
+    first = start(CODE, tmp_path, 1, "noted", NOTES=str(notes), SECONDS="3")
     wait_for(notes.exists)
     outcome, _ = run_all(lab)
     assert outcome.failed == [] and outcome.done == 1
@@ -380,16 +346,13 @@ def test_two_processes_share_a_store_and_a_dead_ones_lock(vit, own_methods, tmp_
 def test_a_cluster_gives_the_same_values_and_survives_a_worker(vit, whole, tmp_path):
     cluster = pytest.importorskip("unlearnkit.study.cluster")
     shutil.rmtree(vit().store.folder)
-    lab = tiny_lab(
-        tiny_profile(tmp_path, **VIT | {"methods": ["cf", "retrain"]}), tmp_path / "store"
-    )
+    lab = fresh(tmp_path, methods=["cf", "retrain"])
     address = tmp_path / "scheduler.json"
-    began = "from distributed.cli.{0} import main; main(['--scheduler-file', '{1}', {2}])"
-    worker = began.format(
-        "dask_worker", address, "'--nthreads', '1', '--no-nanny', '--no-dashboard'"
-    )
-    started = [start(began.format("dask_scheduler", address, "'--port', '0', '--no-dashboard'"))]
-    started += [start(worker) for _ in range(2)]
+    code = "import sys; from distributed.cli.{} import main; main(sys.argv[1:])"
+    words = ("--scheduler-file", address, "--no-dashboard")
+    started = [start(code.format("dask_scheduler"), *words, "--port", "0")]
+    worker = (code.format("dask_worker"), *words, "--nthreads", "1", "--no-nanny")
+    started += [start(*worker), start(*worker)]
     killed = []
 
     def report(line):
@@ -406,8 +369,8 @@ def test_a_cluster_gives_the_same_values_and_survives_a_worker(vit, whole, tmp_p
             client = executor.client
             client.wait_for_workers(2, timeout=60)
             workers = client.run(os.getpid)
-            plan = make_plan(lab, cells_of(lab.profile))
-            outcome = compute(lab, plan, executor=executor, device="cpu", report=report)
+            how = {"executor": executor, "device": "cpu", "report": report}
+            outcome = compute(lab, plan_of(lab), **how)
     finally:
         for process in started:
             process.kill()
@@ -431,9 +394,6 @@ def test_each_worker_of_a_machine_claims_a_gpu_of_its_own(monkeypatch, tmp_path)
     assert claimed == ["0", "1", "none"]
     for lock in cluster._GPU:
         lock.release()
-
-
-# ---- Failures and the time limit -------------------------------------------------------------
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, monkeypatch):
@@ -460,36 +420,34 @@ def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, 
 def test_without_an_original_its_cells_fail(tmp_path):
     values = tiny_values()
     values["training"]["small_vit"] |= {"lr": 1e30, "clip": 0.0, "optimizer": "sgd", "epochs": 2}
-    changes = {"training": values["training"], "methods": ["cf", "retrain"]}
-    lab = tiny_lab(tiny_profile(tmp_path, **VIT | changes), tmp_path / "store")
+    lab = fresh(tmp_path, training=values["training"], methods=["cf", "retrain"])
     outcome, _ = run_all(lab)
     messages = [str(error) for _, error in outcome.failed]
     assert outcome.done == 0 and messages[0].startswith("small_vit original: the loss is not fin")
     assert messages[1:] == ["its original model could not be trained"] * 3
 
 
-def test_the_time_limit_stops_before_the_next_cell(tmp_path):
-    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
-    outcome, lines = run_all(lab, deadline=time.time() - 1)
-    assert (outcome.done, outcome.failed, outcome.stopped, lines) == (0, [], True, [])
-    again, _ = run_all(lab)
-    assert (again.done, again.stopped) == (3, False)
-
-
-def test_the_time_limit_stops_within_a_training_and_goes_on(tmp_path):
+def test_the_time_limit_stops_before_a_cell_and_within_a_training_and_goes_on(tmp_path):
     values = tiny_values()
     values["training"]["small_vit"]["epochs"] = 3
-    profile = tiny_profile(tmp_path, **VIT | {"training": values["training"]})
-    straight = tiny_lab(profile, tmp_path / "straight")
+    lab = fresh(tmp_path, training=values["training"])
+    straight = tiny_lab(lab.profile, tmp_path / "straight")
     run_all(straight)
-    lab = tiny_lab(profile, tmp_path / "store")
+    outcome, lines = run_all(lab, deadline=time.time() - 1)
+    assert (outcome.done, outcome.failed, outcome.stopped, lines) == (0, [], True, [])
     lab.deadline = time.time()
     with pytest.raises(OutOfTime):
         lab.compute(lab.model_stage(ORIGINAL))
     unfinished = lab.store.folder / "unfinished"
     assert [path.suffix for path in unfinished.iterdir()] == [".safetensors"]
+    lab.deadline = None
+    lab.run(training_of(CF))
+    lab.deadline = time.time() - 1
+    with pytest.raises(OutOfTime):
+        lab.run(ORIGINAL)
+    assert not list(lab.store.folder.glob("quality/*.json"))
     outcome, _ = run_all(lab)
-    assert (outcome.done, outcome.failed, outcome.stopped) == (3, [], False)
+    assert (outcome.done, outcome.failed, outcome.stopped) == (2, [], False)
     assert not list(unfinished.iterdir())
     assert values_of(lab) == values_of(straight)
 
@@ -500,12 +458,3 @@ def test_a_measurement_changes_no_model(vit):
     for stage in lab.stages(CF)[1:]:
         lab.compute(stage)
     assert all(torch.equal(v, before[n]) for n, v in lab.model(CF).state_dict().items())
-
-
-def test_no_measurement_begins_after_the_deadline(tmp_path):
-    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
-    lab.run(training_of(CF))
-    lab.deadline = time.time() - 1
-    with pytest.raises(OutOfTime):
-        lab.run(ORIGINAL)
-    assert not list((tmp_path / "store").glob("quality/*.json"))

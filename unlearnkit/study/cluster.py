@@ -58,10 +58,7 @@ class Cluster(Executor):
 def cluster_executor(address: str, *, timeout: float = 30.0) -> Iterator[Cluster]:
     """Connect to the scheduler at `address`, e.g. 'tcp://node1:8786', for the length of a block.
 
-    Raises
-    ------
-    UserError
-        If none answers within `timeout` seconds, or its workers lack this package.
+    A `UserError` tells if none answers in `timeout` seconds, or its workers lack this package.
     """
     try:
         client = Client(address, timeout=timeout, set_as_default=False)

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -25,24 +25,21 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.machine import pick_device
 from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
-from unlearnkit.study.workers import Here, Processes
+from unlearnkit.study.workers import Processes
 from unlearnkit.training import OutOfTime
 
 DATA = ("train_images", "train_labels", "test_images", "test_labels")
+REGISTRIES = (METHODS, ATTACKS, MEASURES)
+UNTRAINED = "its original model could not be trained"
 DIED = "a worker process died at it twice, perhaps for want of memory; use fewer --workers"
 _ONE_JOB = threading.Lock()  # torch's random state and threads are the process's
 
 
 @dataclass
 class Outcome:
-    """How a computation ended.
+    """How a computation ended: how many cells are done, and which failed, with the error.
 
-    Attributes
-    ----------
-    failed : list of (Cell, error)
-        Cells whose computation failed; everything else was done all the same.
-    stopped : bool
-        The deadline passed; the next call goes on from here.
+    `stopped`: the deadline passed; the next call goes on from here.
     """
 
     done: int = 0
@@ -65,25 +62,18 @@ def compute(
     deadline: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Outcome:
-    """Compute all that `plan` lacks, several cells at a time.
+    """Compute all that `plan` lacks, several cells at a time; `report` is given a line of each.
 
     A cell that fails does not stop the others. What is done is stored at once, so a computation
-    that was cut off goes on where it was.
+    that was cut off goes on where it was. A cell whose worker died is tried once more.
 
-    Parameters
-    ----------
-    workers : int or None
-        Processes of this machine, `default_workers` if None; one is this process. Each computes
-        with its share of the cores; the number of threads changes the last digits of a result,
-        nothing else about the processes does. With an executor: how many it has, to be noted.
-    executor : Executor or None
-        Computes instead, with the threads it has: anything like `concurrent.futures`' executors
-        whose workers are processes that see the store's folder. A cell is tried again once there.
-    device : str or None
-        What an executor's workers compute on, by default a GPU where there is one.
-    deadline : float or None
-        `time.time()` at which to stop after the epoch or measurement under way.
-    report : function of one line
+    `workers` are processes of this machine, `default_workers` if None; one is this process. Each
+    computes with its share of the cores; the number of threads changes the last digits of a result,
+    nothing else about the processes does. An `executor` computes instead, with the threads it has:
+    anything like `concurrent.futures`' whose workers are processes that see the store's folder. It
+    works on `device`, by default a GPU where there is one; `workers` says how many it has, to be
+    noted; what fails there is tried twice. `deadline` is the `time.time()` at which to stop after
+    the epoch or measurement under way.
     """
     jobs, outcome, began = plan.jobs, Outcome(), time.monotonic()
     if not jobs:
@@ -96,16 +86,17 @@ def compute(
     with ExitStack() as stack:
         if own and workers == 1:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            lab.deadline, lab.workers = deadline, workers
             stack.callback(setattr, lab, "deadline", None)
-            executor, task = Here(), partial(_do, lab, threads)
+            lab.deadline, lab.workers = deadline, workers
+            submit = partial(_here, lab, threads)
         else:
+            if executor is None:
+                executor = stack.enter_context(Processes(min(workers, len(jobs))))
             where = str(lab.device) if own else device
-            task = partial(work, _payload(lab, where, threads, workers, deadline))
-        if executor is None:
-            executor = stack.enter_context(Processes(min(workers, len(jobs))))
-        ended = _ended(executor, task, jobs, workers if own else len(jobs))
-        stack.callback(ended.close)
+            submit = partial(
+                executor.submit, work, _payload(lab, where, threads, workers, deadline)
+            )
+        ended = stack.enter_context(closing(_ended(submit, jobs, workers if own else 0)))
         for number, (job, seconds, error, details) in enumerate(ended, 1):
             if isinstance(error, OutOfTime):
                 outcome.stopped = True
@@ -126,87 +117,68 @@ Ended = tuple[float, Exception | None, str]  # seconds, error, traceback of what
 
 
 def _ended(
-    executor: Executor, task: Callable[[Cell], Ended], jobs: list[Cell], limit: int
+    submit: Callable[[Cell], Future], jobs: list[Cell], own: int
 ) -> Iterator[tuple[Cell, *Ended]]:
     """Yield (job, seconds, error, traceback) as jobs end, none begun before what it needs.
 
-    No more than `limit` are handed over: what is handed over early would go before the jobs of an
-    earlier seed that still wait for their original.
+    No more than the number of `own` workers are handed over, or all: what is handed over early
+    would go before the jobs of an earlier seed that still wait for their original.
     """
-    own = isinstance(executor, (Here, Processes))
-    waiting, running, awaited, again = list(jobs), {}, set(jobs), set()
-    broken: dict[Cell, Exception] = {}
+    waiting, unfinished, running, tried = list(jobs), set(jobs), {}, set()
     try:
-        while waiting or running:
-            # Jobs at which a worker died are tried alone: it is known then which is to blame.
-            alone = own and not again.isdisjoint([*waiting, *running.values()])
+        while unfinished:
             for job in list(waiting):
-                cause = broken.get(training_of(job))
-                if cause is not None:
+                if len(running) < (own or len(jobs)) and training_of(job) not in unfinished:
                     waiting.remove(job)
-                    late = isinstance(cause, OutOfTime)
-                    why = cause if late else UserError("its original model could not be trained")
-                    yield job, 0.0, why, ""
-                elif len(running) < (1 if alone else limit) and training_of(job) not in awaited:
-                    waiting.remove(job)
-                    running[_handed(executor, task, job)] = job
+                    try:
+                        running[submit(job)] = job
+                    except BrokenExecutor as error:
+                        running[lost := Future()] = job
+                        lost.set_exception(error)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, died = running.pop(future), False
+                job, again = running.pop(future), True
                 try:
                     seconds, error, details = future.result()
+                    again = bool(details) and not own
                 except BrokenExecutor:
-                    seconds, error, details, died = 0.0, UserError(DIED), "", True
+                    seconds, error, details = 0.0, UserError(DIED), ""
                 except Exception as caught:
                     seconds, error, details = 0.0, RuntimeError(one_line(caught)), ""
-                if (died or (details and not own)) and job not in again:
-                    again.add(job)
+                if again and job not in tried:
+                    tried.add(job)
                     waiting.insert(0, job)
                     continue
-                again.discard(job)
-                if error is not None:
-                    broken[job] = error
-                awaited.discard(job)
+                unfinished.remove(job)
                 yield job, seconds, error, details
+                late = [other for other in waiting if error and training_of(other) == job]
+                for other in late:
+                    waiting.remove(other)
+                    unfinished.remove(other)
+                    stopped = isinstance(error, OutOfTime)
+                    yield other, 0.0, error if stopped else UserError(UNTRAINED), ""
     finally:
         for future in running:
             future.cancel()
 
 
-def _handed(executor: Executor, task: Callable[[Cell], Ended], job: Cell) -> Future:
-    try:
-        return executor.submit(task, job)
-    except BrokenExecutor as error:
-        future: Future = Future()
-        future.set_exception(error)
-        return future
+def _here(lab: Lab, threads: int, job: Cell) -> Future:
+    """Do a job in this process, before a future is returned."""
+    future: Future = Future()
+    future.set_result(_do(lab, threads, job))
+    return future
 
 
 def _payload(
     lab: Lab, device: str | None, threads: int, workers: int, deadline: float | None
 ) -> bytes:
     """Return what a worker has to know, the data aside: those it finds in the store."""
-    data, profile = lab.data.to("cpu"), lab.profile
-    if lab.store.get_tensors("data", data.fingerprint) is None:
-        lab.store.put_tensors(
-            "data", data.fingerprint, {name: getattr(data, name) for name in DATA}
-        )
-    chosen = [
-        (METHODS, profile["methods"]),
-        (ATTACKS, [entry["name"] for entry in profile["attack"]]),
-        (MEASURES, profile["measure"].get("extra", [])),
-    ]
-    told = {
-        "profile": profile,
-        "folder": lab.store.folder.resolve(),
-        "data": (data.name, data.classes, data.flip, data.fingerprint),
-        "how": {"forget_seed": lab.forget_seed, "deadline": deadline, "workers": workers},
-        "device": device,
-        "threads": threads,
-        "caller": os.getpid(),
-        # By value where they are a notebook's; a module registers its own when it is imported.
-        "registered": [[known[name] for name in names] for known, names in chosen],
-    }
-    return dumps(told)
+    data, store = lab.data.to("cpu"), lab.store
+    if store.get_tensors("data", data.fingerprint) is None:
+        store.put_tensors("data", data.fingerprint, {part: getattr(data, part) for part in DATA})
+    about = (data.name, data.classes, data.flip, data.fingerprint)
+    # What a notebook registered goes by value; a module registers its own when it is imported.
+    told = (os.getpid(), REGISTRIES, lab.profile, about, store.folder.resolve(), device)
+    return dumps((*told, lab.forget_seed, deadline, workers, threads))
 
 
 def work(payload: bytes, job: Cell) -> Ended:
@@ -221,30 +193,27 @@ def work(payload: bytes, job: Cell) -> Ended:
 
 @lru_cache(maxsize=1)
 def _open(payload: bytes) -> tuple[Lab, int]:
-    told = loads(payload)
-    if os.getpid() != told["caller"]:  # an executor of threads works in the caller's process
+    caller, registries, profile, about, folder, device, forget_seed, *how = loads(payload)
+    if os.getpid() != caller:  # an executor of threads works in the caller's process
         os.environ["UNLEARNKIT_WORKER"] = "1"
         tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
-    for registry, entries in zip((METHODS, ATTACKS, MEASURES), told["registered"], strict=True):
-        registry.update({entry.name: entry for entry in entries})
-    name, classes, flip, fingerprint = told["data"]
-    store = Store(told["folder"])
-    tensors = store.get_tensors("data", fingerprint)
+    for here, theirs in zip(REGISTRIES, registries, strict=True):
+        here.update(theirs)
+    name, classes, flip, fingerprint = about
+    tensors = Store(folder).get_tensors("data", fingerprint)
     if tensors is None:
-        raise UserError(f"no data in {store.folder}; all workers have to see the store's folder")
+        raise UserError(f"no data in {folder}; all workers have to see the store's folder")
     data = ImageData(name, classes, *(tensors[part] for part in DATA), flip=flip)
-    device = pick_device(told["device"])
-    return Lab(told["profile"], data, store, device=device, **told["how"]), told["threads"]
+    lab = Lab(profile, data, Store(folder), device=pick_device(device), forget_seed=forget_seed)
+    lab.deadline, lab.workers, threads = how
+    return lab, threads
 
 
 def _do(lab: Lab, threads: int, job: Cell) -> Ended:
-    began, details = time.monotonic(), ""
+    began, error, details = time.monotonic(), None, ""
     if threads:
         torch.set_num_threads(threads)
-    error: Exception | None = None
     try:
-        if lab.deadline is not None and time.time() > lab.deadline:
-            raise OutOfTime("no time left")
         lab.run(job)
     except (UserError, OutOfTime) as caught:
         error = caught

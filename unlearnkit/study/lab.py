@@ -1,6 +1,7 @@
-"""Computing the stages of a study, each stored as soon as it is done."""
+"""The stages of a study's cells: what each result depends on, and how it is computed and stored."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -8,30 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit import measures, models
+from unlearnkit import measures, methods, models
+from unlearnkit.attacks import attack_options, get_attack
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
-from unlearnkit.data.splits import Split
+from unlearnkit.data.splits import Split, make_split
 from unlearnkit.errors import Unreadable
-from unlearnkit.files import set_aside
-from unlearnkit.methods import unlearn
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Stage, Stages, original_of
+from unlearnkit.study.stages import Stage, index_key, original_of
 from unlearnkit.study.store import Entry, Store
 from unlearnkit.training import OutOfTime, parse_recipe, train
 
+MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
+MEASURED |= {"robustness": measures.robustness, "transfer": measures.transfer}
 # Fields of a spec that say what is measured on; the others are the keywords of its measure.
 ON = ("model", "data", "split", "version", "norm", "nested", "source")
 
 
-class Lab(Stages):
-    """The stages of a profile on a data set, with a store, and a device to compute them on.
+class Lab:
+    """A profile on a data set, with a store, and a device to compute on.
 
-    `deadline` is the `time.time()` to stop at; `workers` is noted beside the results: how many of
-    them were made at a time.
+    With a `forget_seed` it is for choosing rates: that seed draws the forget sets, and no more
+    than quality is measured. `deadline` is the `time.time()` to stop at; `workers`, noted beside
+    the results, how many of them were made at a time.
     """
 
     def __init__(
@@ -42,14 +45,76 @@ class Lab(Stages):
         *,
         device: torch.device | str = "cpu",
         forget_seed: int | None = None,
-        deadline: float | None = None,
-        workers: int = 1,
     ) -> None:
         commit()  # asked once, now: the files may change while this process computes
-        super().__init__(profile, data.to(device), forget_seed)
-        self.store, self.device = store, torch.device(device)
-        self.deadline, self.workers = deadline, workers
+        self.profile, self.store, self.device = profile, store, torch.device(device)
+        self.data, self.forget_seed = data.to(device), forget_seed
+        self.deadline: float | None = None
+        self.workers = 1
+        self.split = lru_cache(maxsize=None)(self._split)
         self.model = lru_cache(maxsize=2)(self._model)
+
+    def _split(self, forget: str, seed: int) -> Split:
+        how = {"validation": self.profile["validation"], "forget_seed": self.forget_seed}
+        return make_split(self.data, forget=forget, seed=seed, **how)
+
+    def trained_on(self, seed: int) -> Tensor:
+        """Return the training images of `seed`, which are the same whatever is forgotten."""
+        return self.split(self.profile["forget"][0]["set"], seed).train
+
+    def model_stage(self, cell: Cell) -> Stage:
+        """Return the stage that makes the cell's weights."""
+        options = self.profile.model_options(cell.architecture)
+        fresh = {"architecture": cell.architecture, "model": options, "seed": cell.seed}
+        fresh |= {"data": self.data.train_fingerprint, "size": self.data.image_size}
+        if cell.method == "original":
+            recipe = self._recipe(self.profile.recipe(cell.architecture))
+            spec = {**fresh, "images": index_key(self.trained_on(cell.seed)), "recipe": recipe}
+            if cell.progress < 1:
+                spec["epochs_done"] = round(cell.progress * recipe["epochs"])
+            return Stage(cell, "original", spec)
+        split = self.split(cell.forget, cell.seed)
+        chosen = self._recipe(self.profile.hyperparameters(cell.method, cell.architecture))
+        spec = {"method": cell.method, "method_version": methods.get(cell.method).version}
+        spec |= {"scope": cell.scope, "seed": cell.seed, "hyperparameters": chosen}
+        spec |= {"retain": index_key(split.retain), "forget": index_key(split.forget)}
+        if cell.method == "retrain":
+            spec["fresh"] = fresh
+        if cell.method != "retrain" or cell.scope != "all":
+            spec["original"] = self.model_stage(original_of(cell)).key
+        return Stage(cell, "unlearn", spec)
+
+    def stages(self, cell: Cell) -> list[Stage]:
+        """Return the cell's stages in the order they can be done in."""
+        made, measure = self.model_stage(cell), self.profile["measure"]
+        tested = {"seed": cell.seed, "model": made.key, "data": self.data.fingerprint}
+        spec = {**tested, "split": self.split(cell.forget, cell.seed).hash}
+        found = [made, Stage(cell, "quality", {**spec, "mia_images": measure["mia_images"]})]
+        if self.forget_seed is not None:
+            return found
+        each = {"images_per_class": measure["fairness_images_per_class"]}
+        found.append(Stage(cell, "fairness", {**tested, **each}))
+        for name in measure.get("extra", []):
+            own = {"name": name, "version": measures.MEASURES[name].version}
+            found.append(Stage(cell, "measure", {**spec, **own}))
+        whole = cell.scope == "all" and cell.progress == 1
+        for entry in self.profile["attack"]:
+            if not (whole or entry["everywhere"]):
+                continue
+            # Restricted and half-trained models are attacked on test images alone.
+            counts = [entry["test"], *((entry["retain"], entry["forget"]) if whole else (0, 0))]
+            own = {
+                **get_attack(entry["name"]).identity,
+                "images": dict(zip(("test", "retain", "forget"), counts, strict=True)),
+                "options": attack_options(entry["name"], entry["options"]),
+                "epsilons": sorted(float(e) for e in entry["epsilons"]),
+                "batch_size": measure["batch_size"],
+            }
+            found.append(Stage(cell, "robustness", {**spec, **own}))
+            if entry["transfer"] and cell.progress == 1:
+                source = {"source": self.model_stage(original_of(cell)).key}
+                found.append(Stage(cell, "transfer", {**spec, **own, **source}))
+        return found
 
     def done(self, stage: Stage, *, repair: bool = True) -> Entry | None:
         """Return the stage's stored result, or None if it has to be computed (see `Store.get`)."""
@@ -65,13 +130,7 @@ class Lab(Stages):
         return [self.run_stage(self.model_stage(part)) for part in parts]
 
     def run_stage(self, stage: Stage) -> Entry:
-        """Return the stage's result, computed now if the store lacks it.
-
-        Raises
-        ------
-        OutOfTime
-            If the deadline passed; what was done is stored.
-        """
+        """Return the stage's result, computed now if the store lacks it; else `OutOfTime`."""
         if (entry := self.done(stage)) is None:
             # An original and its checkpoints are made by one training.
             with self.store.lock(stage.name, stage.key_without("epochs_done"), self.deadline):
@@ -90,23 +149,16 @@ class Lab(Stages):
         if stage.name == "unlearn":
             return self._unlearn(stage)
         cell, began = stage.cell, time.perf_counter()
-        model, data, split = self.model(cell), self.data, self.split(cell.forget, cell.seed)
+        on = [self.model(cell), self.data, self.split(cell.forget, cell.seed)]
         how = {name: value for name, value in stage.spec.items() if name not in ON}
         how["batch_size"] = self.profile["measure"]["batch_size"]
-        if stage.name == "quality":
-            value = measures.quality(model, data, split, **how)
-        elif stage.name == "fairness":
-            value = measures.sigma(model, data, **how)
-        elif stage.name == "measure":
-            value = measures.scalar(model, data, split, **how)
-        else:
+        if stage.name == "fairness":
+            on.pop()
+        if stage.name in ("robustness", "transfer"):
             how["attack"] = how.pop("name")
-            if stage.name == "robustness":
-                value = measures.robustness(model, data, split, **how)
-            else:
-                images = self._adversarial(stage, how)
-                value = measures.transfer(model, images, data, split, **how)
-        self._store(stage, value, began)
+        if stage.name == "transfer":
+            on.insert(1, self._adversarial(stage, how))
+        self._store(stage, MEASURED[stage.name](*on, **how), began)
 
     def _store(
         self, stage: Stage, value: Any, began: float, model: nn.Module | None = None, **machine: Any
@@ -115,7 +167,8 @@ class Lab(Stages):
         if model is not None:
             self.store.put_tensors(stage.name, stage.key, model.state_dict())
         machine |= {"wall": time.perf_counter() - began, "workers": self.workers}
-        self.store.put(stage.name, stage.spec, value, machine | facts(self.device))
+        told = {name: fact if fact == fact else None for name, fact in machine.items()}  # no NaN
+        self.store.put(stage.name, stage.spec, value, told | facts(self.device))
 
     def _train_original(self, asked: Stage) -> None:
         """Train an original; store it and its checkpoints, those that are lacking."""
@@ -140,41 +193,30 @@ class Lab(Stages):
         if known and not lacking:
             return
         # Before the training: what goes wrong here must not cost one that is done.
-        cost = {
-            "flop_per_image": training_flops(model, self.data.image_size),
-            "matmul_rate": matmul_rate(self.device, recipe.precision),
-        }
+        flops = training_flops(model, self.data.image_size)
+        rate = matmul_rate(self.device, recipe.precision)
         began = time.perf_counter()
         with peak_memory(self.device) as peak:
-            run = train(
-                model,
-                self.data,
-                self.trained_on(cell.seed),
-                recipe,
-                seed=derive(cell.seed, "original"),
-                name=f"{cell.architecture} original",
-                on_epoch=keep,
-                state_file=self.store.state_file("original", finished.key),
-                deadline=self.deadline,
-            )
+            how = {"seed": derive(cell.seed, "original"), "name": f"{cell.architecture} original"}
+            how |= {"on_epoch": keep, "deadline": self.deadline}
+            how["state_file"] = self.store.state_file("original", finished.key)
+            run = train(model, self.data, self.trained_on(cell.seed), recipe, **how)
         if known:
             return  # others build on the model that is stored
-        cost["seconds"] = run.earlier_seconds + time.perf_counter() - began
-        cost["peak_memory"] = _number(peak.bytes)
+        seconds = run.earlier_seconds + time.perf_counter() - began
         parameters = sum(parameter.numel() for parameter in model.parameters())
         value = {"log": run.log, "memory": _memory(run.memory()), "parameters": parameters}
-        self._store(finished, value, began, run.model, **cost)
+        cost = {"seconds": seconds, "flop_per_image": flops, "matmul_rate": rate}
+        self._store(finished, value, began, run.model, peak_memory=peak.bytes, **cost)
 
     def _unlearn(self, stage: Stage) -> None:
         """Run the cell's method on its original."""
         cell, began = stage.cell, time.perf_counter()
-        if cell.method == "retrain" and cell.scope == "all":
-            original = self.fresh_model(cell.architecture, cell.seed)
-        else:
-            original = self.model(original_of(cell))
-        made = unlearn(
+        afresh = cell.method == "retrain" and cell.scope == "all"
+        start = self.fresh_model(cell.architecture, cell.seed) if afresh else None
+        made = methods.unlearn(
             cell.method,
-            original,
+            start or self.model(original_of(cell)),
             self.data,
             self.split(cell.forget, cell.seed),
             hyperparameters=stage.spec["hyperparameters"],
@@ -185,7 +227,7 @@ class Lab(Stages):
             deadline=self.deadline,
         )
         value = {"log": made.log, "memory": _memory(made.memory), "parameters": made.parameters}
-        cost = {"seconds": made.seconds, "peak_memory": _number(made.peak_memory)}
+        cost = {"seconds": made.seconds, "peak_memory": made.peak_memory}
         self._store(stage, value, began, made.model, **cost)
 
     def _adversarial(self, transfer: Stage, how: dict[str, Any]) -> Tensor:
@@ -202,10 +244,8 @@ class Lab(Stages):
     def _model(self, cell: Cell) -> models.Classifier:
         """Return the cell's model in evaluation mode, computed now if the store lacks it."""
         stage = self.model_stage(cell)
-        tensors = self.store.get_tensors(stage.name, stage.key)
-        if tensors is None:
+        while (tensors := self.store.get_tensors(stage.name, stage.key)) is None:
             self.run_stage(stage)
-            tensors = self.store.get_tensors(stage.name, stage.key)
         model = self.fresh_model(cell.architecture, cell.seed)
         model.load_state_dict(tensors)
         return model.to(self.device).eval()
@@ -223,19 +263,20 @@ class Lab(Stages):
         )
 
     def keep_splits(self) -> None:
-        """Write the study's splits into the store, for the record; set a damaged one aside."""
+        """Write the study's splits into the store, for the record, where they are not yet."""
         for entry in self.profile["forget"]:
             for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
                 path = self.store.path("splits", split.hash[:20])
                 try:
-                    if Split.load(path).hash == split.hash:
-                        continue
-                    set_aside(path, "another split")
-                except FileNotFoundError:
-                    pass
-                except Unreadable:
-                    set_aside(path, "damaged")
-                split.save(path)
+                    sound = Split.load(path).hash == split.hash
+                except (FileNotFoundError, Unreadable):
+                    sound = False
+                if not sound:
+                    split.save(path)
+
+    def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyper-parameters as they act: mirrored only where the data allow it."""
+        return {**values, "flip": bool(values["flip"] and self.data.flip)}
 
 
 def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
@@ -252,7 +293,3 @@ def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
 
 def _memory(count: MemoryCount) -> dict[str, int]:
     return {**asdict(count), "total": count.total}
-
-
-def _number(value: float) -> float | None:
-    return value if value == value else None

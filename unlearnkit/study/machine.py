@@ -20,12 +20,11 @@ PACKAGES = ("torch", "torchvision", "timm", "torchattacks", "numpy", "scikit-lea
 
 def pick_device(name: str | None = None) -> torch.device:
     """Return the device to compute on: the one named, else a GPU if there is one, else the CPU."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = name or ("cuda" if seen else "cpu")
     kind, _, number = name.partition(":")
     if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d{0,2}))?", name, re.ASCII):
         raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...")
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(number or 0) >= seen:
         raise UserError(
             f"device {name} asked for, but this machine's torch sees {seen or 'no'} GPU; use cpu"
@@ -49,10 +48,9 @@ def facts(device: torch.device) -> dict[str, Any]:
 def commit() -> str:
     """Return the project's commit, marked if the package differs from it; else the version."""
     git = ["git", "-C", str(project_folder())]
+    quiet = {"text": True, "stderr": subprocess.DEVNULL}
     try:
-        head = subprocess.check_output(
-            [*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL
-        )
+        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], **quiet)
         changed = subprocess.call([*git, "diff", "--quiet", "HEAD", "--", "unlearnkit"])
     except (OSError, subprocess.CalledProcessError):
         return f"version {__version__}"

@@ -37,17 +37,10 @@ def training_of(cell: Cell) -> Cell | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is stored and what is to be computed.
+    """What is to be computed: only `missing` cells lack stages; `stages` counts all, stored or not.
 
-    Attributes
-    ----------
-    missing : dict of Cell -> list of Stage
-        Only cells that lack something.
-    jobs : list of Cell
-        Forget set by forget set and seed by seed, trainings first (see `training_of`): what is cut
-        off is whole for some seeds of the first forget set, not in parts for all.
-    stages : int
-        Number of different stages, stored or not.
+    `jobs` come forget set by forget set and seed by seed, trainings first (see `training_of`): what
+    is cut off is whole for some seeds of the first forget set, not in parts for all.
     """
 
     cells: list[Cell]

@@ -2,9 +2,10 @@
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder
@@ -20,8 +21,7 @@ FOLDERS = (*STAGE_VERSIONS, "unfinished", "locks", "splits", "data")
 HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Unneeded:
+class Unneeded(NamedTuple):
     """A file or folder that can go: how many bytes it has, and why."""
 
     path: Path
@@ -32,10 +32,7 @@ class Unneeded:
 def known_labs() -> list[Lab]:
     """Return a lab for each study that was ever begun with this machine's store.
 
-    Raises
-    ------
-    UserError
-        If the profile or the data set of one cannot be read: what it needs cannot be told then.
+    A `UserError` names the study whose profile or data cannot be read: its needs are unknown then.
     """
     labs = []
     for folder in sorted(path.parent for path in own_results("").glob("*/source.txt")):
@@ -58,7 +55,7 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
     for lab in labs:
         sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
         for part, cells in ((lab, cells_of(lab.profile)), *sweeps):
-            keys |= {part.data.fingerprint}
+            keys.add(part.data.fingerprint)
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
             for stage in (stage for cell in cells for stage in part.stages(cell)):
                 keys |= {stage.key, stage.key_without("epochs_done")}
@@ -85,14 +82,13 @@ def prune(*, delete: bool = False, report: Callable[[str], None] = print) -> int
 
     Returns the exit status, 0.
     """
-    folders: dict[tuple[Path, str], list[Unneeded]] = {}
-    for entry in unneeded(Store(default_folder()), known_labs()):
-        folders.setdefault((entry.path.parent, entry.why), []).append(entry)
+    folders: dict[tuple[Path, str], list[int]] = defaultdict(list)
+    for path, size, why in unneeded(Store(default_folder()), known_labs()):
+        folders[path.parent, why].append(size)
         if delete:
-            shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
-    for (folder, why), found in folders.items():
-        size = sum(entry.bytes for entry in found) / 1e6
-        report(f"{size:10.1f} MB  {len(found):5} in {folder}: {why}")
-    total = sum(entry.bytes for found in folders.values() for entry in found) / 1e6
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for (folder, why), sizes in folders.items():
+        report(f"{sum(sizes) / 1e6:10.1f} MB  {len(sizes):5} in {folder}: {why}")
+    total = sum(map(sum, folders.values())) / 1e6
     report(f"{total:10.1f} MB  {'freed' if delete else 'could be freed'}")
     return 0

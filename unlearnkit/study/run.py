@@ -23,7 +23,6 @@ from unlearnkit.study.profile import FOLDER, Profile
 from unlearnkit.study.store import Store
 
 SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
-SAMPLES = (8, 10)  # images of each class, classes
 ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
 
 
@@ -43,13 +42,7 @@ def _source(profile: Profile, dataset: str | None) -> dict[str, str]:
 
 
 def source_of(name: str) -> dict[str, str]:
-    """Return what this machine's results called `name` are of, see `_source`; {} without any.
-
-    Raises
-    ------
-    UserError
-        If the file that tells it is damaged.
-    """
+    """Return what this machine's results called `name` are of, see `_source`; {} without any."""
     text = b"".join(files.verified(own_results(name), "source.txt").values()).decode()
     return dict(line.split(": ", 1) for line in text.splitlines())
 
@@ -71,10 +64,7 @@ def open_lab(
 ) -> Lab:
     """Return the lab of `profile` on its data set, or on another, with this machine's store.
 
-    Raises
-    ------
-    UserError
-        If this machine's results of that name are those of another folder or profile.
+    A `UserError` tells if this machine's results of that name are of another folder or profile.
     """
     name, ours = name_of(profile, dataset), _source(profile, dataset)
     for what, other in source_of(name).items():
@@ -100,17 +90,8 @@ def run_study(
 ) -> Path:
     """Compute what this machine's store lacks of a study; return the folder of its results.
 
-    Parameters
-    ----------
-    dataset : str or None
-        Any name `unlearnkit.data.load` takes; None for the profile's own.
-    data : ImageData or None
-        The data set itself, if loaded already.
-
-    Raises
-    ------
-    UserError
-        If a cell failed; the others are stored.
+    `dataset` is any name `unlearnkit.data.load` takes, by default the profile's own; `data` the
+    data set itself, if loaded already. A `UserError` names a cell that failed; others are stored.
     """
     dataset = data.name if data is not None and dataset is None else dataset
     lab = open_lab(profile, dataset, data=data, device=device)
@@ -141,16 +122,13 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
         records.append(Record(cell, stages))
         facts |= {entry.key: entry.machine for entry in found.values()}
         made = next(iter(found.values())).machine
-        times[cell.name] = {
-            "seconds": made.get("seconds"),
-            "peak_memory": made.get("peak_memory"),
-            **{name: made[name] for name in SPEED_FACTS if name in made},
-            "walls": {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()},
-        }
+        times[cell.name] = {name: made.get(name) for name in ("seconds", "peak_memory")}
+        times[cell.name] |= {name: made[name] for name in SPEED_FACTS if name in made}
+        walls = {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()}
+        times[cell.name]["walls"] = walls
     machine = {**_machine(list(facts.values())), "cells": times}
-    each, most = SAMPLES
-    labels = lab.data.train_labels.cpu()
-    first = torch.cat([(labels == label).nonzero()[:each, 0] for label in range(most)])
+    labels = lab.data.train_labels.cpu()  # eight images of each of the first ten classes
+    first = torch.cat([(labels == label).nonzero()[:8, 0] for label in range(10)])
     images = lab.data.train_images[first.to(lab.device)].permute(0, 2, 3, 1).cpu().numpy()
     samples = Samples(np.ascontiguousarray(images), labels[first].numpy(), lab.data.classes)
     return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)

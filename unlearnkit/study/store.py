@@ -45,10 +45,9 @@ def _sha(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored result.
+    """A stored result: `value`, the same everywhere up to rounding, and who made it: `machine`.
 
-    `value` is what the stage computed, the same on every machine up to rounding; `machine` what
-    belongs to the one that did: `seconds`, `peak_memory`, `date`, ...
+    `machine` has `seconds`, `peak_memory`, `date`, ...
     """
 
     key: str
@@ -59,7 +58,10 @@ class Entry:
 
 
 class Store:
-    """A folder of entries, `STAGE/KEY.json`, and of weights, `STAGE/KEY.safetensors`."""
+    """A folder of entries, `STAGE/KEY.json`, and of weights, `STAGE/KEY.safetensors`.
+
+    What is damaged, or not what its name says, is set aside with a warning, and so computed again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -74,30 +76,31 @@ class Store:
 
     def put(
         self, stage: str, spec: Mapping[str, Any], value: Any, machine: Mapping[str, Any]
-    ) -> Entry:
-        """Store `value` under the key of `spec` and return the entry."""
+    ) -> None:
+        """Store `value` under the key of `spec`."""
         key, body = key_of(stage, spec), {"stage": stage, "spec": spec, "value": value}
-        body = json.loads(canonical({**body, "machine": machine}))
+        body["machine"] = machine
         text = canonical({"key": key, "checksum": _sha(body), **body})
         write_atomic(self.path(stage, key), text + "\n")
-        return Entry(key=key, **body)
 
     def get(self, stage: str, spec: Mapping[str, Any], *, repair: bool = True) -> Entry | None:
-        """Return the entry of `spec`, or None if it has to be computed.
-
-        What is damaged, or is not what its name says, is set aside with a warning if `repair`.
-        """
-        path = self.path(stage, key_of(stage, spec))
+        """Return the entry of `spec`, or None if it has to be computed; `repair` sets aside."""
+        key, what = key_of(stage, spec), "damaged"
+        path = self.path(stage, key)
         try:
-            entry = _entry(read_json(path), path.stem)
-            sound = entry.stage == stage and key_of(stage, entry.spec) == path.stem
-            what = "another stage's result"
+            whole = read_json(path)
+            body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
+            if whole["checksum"] == _sha(body):
+                if body["stage"] == stage and key_of(stage, body["spec"]) == key:
+                    return Entry(key, **body)
+                what = "another stage's result"
         except FileNotFoundError:
             return None
-        except Unreadable:
-            sound, what = False, "damaged"
-        if sound:
-            return entry
+        except UserError as error:
+            if not isinstance(error, Unreadable):  # the system does not let it be read
+                raise
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass  # not a number, no names in it, nested too deeply
         if repair:
             set_aside(path, what)
         return None
@@ -111,50 +114,33 @@ class Store:
         path = self.path(stage, key, "safetensors")
         try:
             tensors, meta = load_tensors(path)
-            what = "" if meta.get("key") == key else "another stage's"
+            if meta.get("key") == key:
+                return tensors
+            what = "another stage's"
         except FileNotFoundError:
             return None
         except DamagedFile as error:
             what = str(error)
-        if what:
-            set_aside(path, what)
-            return None
-        return tensors
+        set_aside(path, what)
+        return None
 
     @contextmanager
     def lock(self, stage: str, key: str, deadline: float | None = None) -> Iterator[None]:
         """Let one process at a time compute `key`; the file names the host and process that does.
 
-        The system frees the lock of a process that died.
-
-        Raises
-        ------
-        OutOfTime
-            If another process still has it at the deadline, as `time.time()` tells.
+        The system frees the lock of a process that died. Raises `OutOfTime` if another process
+        still has it at the deadline, as `time.time()` tells.
         """
         path = self.path("locks", f"{stage}-{key}", "lock")
         lock = FileLock(path, poll_interval=0.2)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.time()))
+            held = lock.acquire(-1 if deadline is None else max(0.0, deadline - time.time()))
         except Timeout:
             raise OutOfTime(f"another process is still computing it, see {path}") from None
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-        try:
+        with held:
             with suppress(OSError):  # Windows lets nobody write to a locked file
                 path.write_text(f"{socket.gethostname()} {os.getpid()}\n")
             yield
-        finally:
-            lock.release()
-
-
-def _entry(whole: Any, key: str) -> Entry:
-    """Return the entry that a file holds; `Unreadable` if its checksum does not fit."""
-    try:
-        body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
-        if whole["checksum"] == _sha(body):
-            return Entry(key=key, **body)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # no names in it, not a number, nested too deeply
-    raise Unreadable(f"entry {key} is damaged")

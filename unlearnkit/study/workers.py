@@ -13,45 +13,38 @@ from typing import Any
 from joblib.externals.loky import process_executor
 
 
-class Here(Executor):
-    """This process itself: a job is done before `submit` returns."""
-
-    def submit(self, function: Callable, /, *of: Any) -> Future:
-        """Call `function` and return its result as a future."""
-        future: Future = Future()
-        try:
-            future.set_result(function(*of))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Processes(Executor):
-    """Worker processes that leave with this one, and are replaced when one of them died."""
+    """Worker processes that leave with this one; no more jobs at a time than there are workers.
+
+    Each is a pool of its own: one that dies costs its job alone, and is replaced.
+    """
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
         if os.name == "posix":  # now: starting it lets go of what `_interrupts_held` holds
             resource_tracker.ensure_running()
-        self._start()
-
-    def _start(self) -> None:
-        self._pool = process_executor.ProcessPoolExecutor(
-            self._workers, initializer=_begin, initargs=(os.getpid(),)
-        )
+        self._pools = [_pool() for _ in range(workers)]
+        self._last: list[Future | None] = [None] * workers
 
     def submit(self, function: Callable, /, *of: Any) -> Future:
-        """Hand a job over; after the death of a worker to new ones."""
+        """Hand a job to a worker that has none."""
+        free = next(n for n, last in enumerate(self._last) if last is None or last.done())
         with _interrupts_held():
             try:
-                return self._pool.submit(function, *of)
+                future = self._pools[free].submit(function, *of)
             except BrokenExecutor:
-                self._start()
-                return self._pool.submit(function, *of)
+                self._pools[free] = _pool()
+                future = self._pools[free].submit(function, *of)
+        self._last[free] = future
+        return future
 
     def __exit__(self, *_: Any) -> None:
         """End the workers at once: what they did is stored."""
-        self._pool.shutdown(kill_workers=True)
+        for pool in self._pools:
+            pool.shutdown(kill_workers=True)
+
+
+def _pool() -> process_executor.ProcessPoolExecutor:
+    return process_executor.ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(),))
 
 
 @contextmanager
