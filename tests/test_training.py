@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import nn
 
 from unlearnkit.tensors import load_tensors, save_tensors
-from unlearnkit.training import OutOfTime, Run, TrainingDiverged, cut, train
+from unlearnkit.training import OutOfTime, Run, TrainingDiverged, train
 from unlearnkit.training import run as training
-from unlearnkit.training.batches import batch_sizes
+from unlearnkit.training.batches import batch_sizes, cut
 
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.05, "lr": 2e-3}
 
@@ -43,9 +43,6 @@ def at_step(monkeypatch):
         )
 
     return spy
-
-
-# --- the schedule ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,8 +76,6 @@ def test_clip_bounds_the_gradient(clip, trained, at_step):
     trained(epochs=1, clip=clip)
     assert max(norms) <= 0.01 + 1e-6 if clip else min(norms) > 0.01
 
-
-# --- batches -----------------------------------------------------------------------------------
 
 PICTURES = torch.randint(
     0, 256, (5, 3, 6, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -142,9 +137,6 @@ def test_images_are_mirrored_only_where_the_data_allow_it(trained, toy, monkeypa
     assert seen == [True] * 6 + [False] * 6
 
 
-# --- determinism -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("architecture", ["resnet50", "small_vit"])
 def test_same_seed_same_weights_and_other_seed_others(architecture, trained, build):
     def dropping():
@@ -174,9 +166,6 @@ def test_what_happens_between_epochs_changes_nothing(trained):
     plain = trained(epochs=3).model
     assert not differing(plain, trained(epochs=3, keywords={"on_epoch": nosy}).model)
     assert seen == [1, 2, 3]
-
-
-# --- cut off and resumed -----------------------------------------------------------------------
 
 
 class Killed(BaseException):
@@ -299,7 +288,7 @@ def test_the_state_of_another_training_is_not_taken_up(other, trained, tmp_path)
     file = tmp_path / "state.safetensors"
     with pytest.raises(OutOfTime):
         go(keywords={"state_file": file, "deadline": 0.0})
-    with pytest.warns(UserWarning, match="the checkpoint of another training"):
+    with pytest.warns(UserWarning, match="no usable checkpoint: it is of another training"):
         taken = go(keywords={"state_file": file}, **other)
     assert not differing(taken, go(**other))
 
@@ -309,12 +298,9 @@ def test_a_state_copied_over_that_of_another_original_is_not_taken_up(forget_wit
     with pytest.raises(OutOfTime):
         forget_with("cf", of=build("small_vit"), keywords={"state_file": one, "deadline": 0.0})
     shutil.copy(one, other)
-    with pytest.warns(UserWarning, match="the checkpoint of another training"):
+    with pytest.warns(UserWarning, match="no usable checkpoint: it is of another training"):
         made = forget_with("cf", keywords={"state_file": other})
     assert not differing(made.model, forget_with("cf").model)
-
-
-# --- a loss that is not finite, and precision ----------------------------------------------------
 
 
 def test_divergence_names_what_ran_epoch_and_rate(trained, monkeypatch):
@@ -343,9 +329,6 @@ def test_bf16_runs_near_fp32_on_fp32_weights(architecture, trained, monkeypatch)
     for one, other in zip(run.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.1)
     assert run.memory().activations < plain.memory().activations
-
-
-# --- memory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer, tensors", [("sgd", 1), ("adam", 2), ("adamw", 2)])
@@ -382,9 +365,6 @@ def test_memory_is_that_of_the_largest_pass(forget_with):
         for size in (2, 4, 9)
     )
     assert small == middle < large
-
-
-# --- progress ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -430,7 +410,6 @@ def test_progress_never_goes_back_nor_past_the_end(name, forget_with, screen):
     assert bar.places == sorted(bar.places) and len(bar.places) >= 4
     assert bar.places[-1] == pytest.approx(bar.total) == 3
     assert all(text in shown for text in (name, " < ", "loss "))
-    assert ("accuracy " in shown) == (name != "scrub"), "which asks for no cross-entropy"
 
 
 @pytest.mark.parametrize("disable", ["0", "1"])
