@@ -142,20 +142,11 @@ def unlearn(
     with torch.random.fork_rng(), peak_memory(device) as peak:
         student = copy.deepcopy(original).to(device).requires_grad_(True)
         apply_scope(student, scope)
-        run = Run(
-            student,
-            data,
-            split.retain,
-            recipe,
-            seed,
-            name if scope == "all" else f"{name} {scope}",
-            forget_index=split.forget,
-            original=copy.deepcopy(original).to(device).eval().requires_grad_(False),
-            fresh=fresh,
-            options=options,
-            state_file=state_file,
-            deadline=deadline,
-        )
+        frozen = copy.deepcopy(original).to(device).eval().requires_grad_(False)
+        kept = {"original": frozen, "fresh": fresh, "state_file": state_file, "deadline": deadline}
+        kept |= {"forget_index": split.forget, "options": options}
+        shown = name if scope == "all" else f"{name} {scope}"
+        run = Run(student, data, split.retain, recipe, seed, shown, **kept)
         METHODS[name].function(run, **options)
         if device.type == "cuda":
             torch.cuda.synchronize()

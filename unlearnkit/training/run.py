@@ -91,15 +91,10 @@ class Run:
         keep_pages()
         start, end = load_state(self) if self.state_file else 0, self.recipe.epochs
         saved = time.monotonic()
-        quiet = (os.environ.get(name, "") for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE"))
-        self._bar = tqdm(
-            desc=self.name,
-            total=end,
-            initial=start,
-            bar_format=BAR,
-            leave=False,
-            disable=any(value not in ("", "0") for value in quiet) or None,  # None: by the terminal
-        )
+        told = (os.environ.get(name, "") for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE"))
+        quiet = any(value not in ("", "0") for value in told) or None  # None: without a terminal
+        shape = {"total": end, "initial": start, "bar_format": BAR, "leave": False}
+        self._bar = tqdm(desc=self.name, disable=quiet, **shape)
         try:
             for epoch in range(start, end):
                 self._epoch, self._seen, done = epoch, 0, epoch + 1
