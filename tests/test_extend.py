@@ -24,7 +24,6 @@ PROJECT = Path(__file__).parents[1]
 
 
 def readme_code() -> str:
-    """Return the Python of the README's section that tells how to add one's own."""
     text = (PROJECT / "README.md").read_text("utf-8")
     section = text.split("## Add a method, an attack, a measure, a model")[1].split("\n## ")[0]
     return "\n\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
@@ -57,15 +56,24 @@ def made(tmp_path_factory) -> Path:
 
 
 def table(made: Path, name: str) -> pd.DataFrame:
-    """Return the numbers of a table or figure."""
     return pd.read_csv(made / "out/figures/own" / f"{name}.csv")
 
 
-def test_a_method_is_in_tables_and_figures(made):
-    assert "Mine" in set(table(made, "table2_unlearning")["Method"])
-    assert "| Mine |" in (made / "out/figures/own/table2_unlearning.md").read_text("utf-8")
+def test_a_method_a_measure_an_attack_and_a_data_set_are_in_tables_and_figures(made):
     for name in ("fig1_fairness_gap", "fig2_robustness", "fig4_layerwise"):
         assert "mine" in set(table(made, name)["method"]), name
+    text = (made / "out/figures/own/table2_unlearning.md").read_text("utf-8")
+    assert "| Mine |" in text and "| Confidence (%) |" in text
+    assert text.splitlines()[-1].endswith("Profile own, data set stripes.")
+    every = {"Original", "Retrain", "CF", "Mine"}
+    found = table(made, "table2_unlearning").set_index("Method")["Confidence (%) mean"]
+    assert set(found.index) == every and found.between(50, 100).all()  # of two classes
+    rows = table(made, "table3_robustness").query("Attack == 'Darker'")
+    accuracy = rows[rows["Quantity"].str.startswith("Robust")]
+    assert set(rows["Method"]) == every and accuracy["ε = 8/255 mean"].between(0, 100).all()
+
+
+def test_options_colour_and_workers_are_in_the_results(made):
     study = json.loads((made / "store/results/own/study.json").read_text())
     found = study["hyperparameters"]["small_vit"]["mine"]
     assert found["weight"] == 0.5 and found["epochs"] == 1
@@ -78,27 +86,6 @@ def test_a_methods_colour_is_drawn(made):
     figure = figures.robustness(read_study(made / "store/results/own"))
     drawn = [to_hex(line.get_color()) for line in figure.axes[0].lines if len(line.get_xdata())]
     assert drawn == ["#000000", "#0072b2", "#56b4e9", "#117733"]  # own ones come last
-
-
-def test_a_measure_is_a_column(made):
-    found = table(made, "table2_unlearning").set_index("Method")["Confidence (%) mean"]
-    assert set(found.index) == {"Original", "Retrain", "CF", "Mine"}
-    assert found.between(50, 100).all()  # of two classes
-    assert "| Confidence (%) |" in (made / "out/figures/own/table2_unlearning.md").read_text(
-        "utf-8"
-    )
-
-
-def test_an_attack_has_rows(made):
-    rows = table(made, "table3_robustness").query("Attack == 'Darker'")
-    assert set(rows["Method"]) == {"Original", "Retrain", "CF", "Mine"}
-    accuracy = rows[rows["Quantity"].str.startswith("Robust")]
-    assert accuracy["ε = 8/255 mean"].between(0, 100).all()
-
-
-def test_a_data_set_is_named_in_captions(made):
-    caption = (made / "out/figures/own/table2_unlearning.md").read_text("utf-8").splitlines()[-1]
-    assert caption.endswith("Profile own, data set stripes.")
 
 
 @pytest.mark.parametrize(

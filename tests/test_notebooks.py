@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMETERS = {"profile", "dataset", "recompute"}
 # These train live; the others only read results. What they may not compare, they must tag.
 LIVE = {"00_quickstart", "07_new_dataset"}
+EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -37,20 +38,16 @@ def test_the_numbers_run_from_00_to_07():
     assert [path.name[:3] for path in NOTEBOOKS] == [f"{n:02d}_" for n in range(8)]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_committed_as_executed(path):
-    for cell in code_cells(path):
+@EACH
+def test_a_notebook_is_committed_as_executed_and_keeps_to_the_house_rules(path):
+    cells = code_cells(path)
+    assert path.stat().st_size < 1_000_000
+    for cell in cells:
         assert cell["execution_count"] is not None, source(cell)
         for output in cell["outputs"]:
             assert output["output_type"] != "error", source(cell)
             assert output.get("name") != "stderr", source(cell)
-    assert path.stat().st_size < 1_000_000
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_keeps_to_the_house_rules(path):
-    cells = code_cells(path)
-    assert all(len(source(cell).splitlines()) <= 15 for cell in cells)
+        assert len(source(cell).splitlines()) <= 15
     first = cells[0]
     assert first["metadata"]["tags"] == ["parameters"]
     names = set()
@@ -62,16 +59,12 @@ def test_a_notebook_keeps_to_the_house_rules(path):
     ignored = [c for c in cells if "nbval-ignore-output" in c["metadata"].get("tags", [])]
     assert path.stem in LIVE or len(ignored) <= 1, "what a notebook reads has to repeat"
     assert any("assert " in source(cell) for cell in cells)
-
-
-def test_links_between_notebooks_lead_somewhere():
-    for path in NOTEBOOKS:
-        for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", path.read_text()):
-            assert (path.parent / target).exists(), (path, target)
+    for target in re.findall(r"\]\(([\w.]+\.ipynb)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
 @pytest.mark.read_lane
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@EACH
 def test_read_lane(path, tmp_path):
     """Text, code and committed results agree: nbval finds the same outputs again."""
     done = run(

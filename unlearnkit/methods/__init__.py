@@ -16,7 +16,6 @@ import copy
 import importlib
 import inspect
 import pkgutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError, unknown
-from unlearnkit.scopes import apply_scope, scope_modules, trainable
+from unlearnkit.scopes import apply_scope, trainable
 from unlearnkit.training import Recipe, Run, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS
 
@@ -45,9 +44,8 @@ class Method:
     order: int  # its place in tables and figures
     version: int = 1  # part of every stored result's key: raised when the meaning changes
     function: Callable[..., None] | None = None
-    # of each option, from the function's keywords: its default, and its annotation
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    kinds: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of the options, by name
+    kinds: Mapping[str, Any] = field(default_factory=dict)  # their types
 
 
 @dataclass(frozen=True)
@@ -72,31 +70,24 @@ def method(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 
-    The function takes a `Run` and its options as keywords, each with a default and best with an
-    annotation: float, int, bool, `Literal[...]` or a kind of `unlearnkit.training.recipe`, which
-    has a range as well. The other arguments are those of `Method`.
-
-    Raises
-    ------
-    UserError
-        For an option without a default, of a wrong default, or named as one of the recipe's.
+    The function takes a `Run` and its options as keywords, each with a name the recipe has not, a
+    fitting default and best an annotation: float, int, bool, `Literal[...]` or a kind of
+    `unlearnkit.training.recipe`, which has a range; else a `UserError` says so. The other
+    arguments are those of `Method`.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        options = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        for option in options:
-            if option.default is option.empty or option.name in RECIPE_KINDS:
-                raise UserError(
-                    f"method {name}: option {option.name} needs a default, and a name that is not "
-                    f"among {', '.join(RECIPE_KINDS)}"
-                )
-        defaults = {option.name: option.default for option in options}
-        kinds = {
-            o.name: type(o.default) if o.annotation is o.empty else o.annotation for o in options
-        }
-        check_values(defaults, kinds, f"method {name}, defaults")
         if name == ORIGINAL.name:
             raise UserError("a method cannot be called original: that is the model it starts from")
+        defaults, kinds = {}, {}
+        for o in list(inspect.signature(function, eval_str=True).parameters.values())[1:]:
+            if o.default is o.empty or o.name in RECIPE_KINDS:
+                names = ", ".join(RECIPE_KINDS)
+                what = f"method {name}: option {o.name}"
+                raise UserError(f"{what} needs a default, and a name that is not among {names}")
+            defaults[o.name] = o.default
+            kinds[o.name] = type(o.default) if o.annotation is o.empty else o.annotation
+        check_values(defaults, kinds, f"method {name}, defaults")
         shown = title or name.upper()
         METHODS[name] = Method(name, shown, color, order, version, function, defaults, kinds)
         return function
@@ -116,10 +107,7 @@ def parse_hyperparameters(
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe and the options of `method`: those of `values`, defaults for the rest.
 
-    Raises
-    ------
-    UserError
-        Unknown method or name, or a value that is not allowed; it names `where`.
+    A `UserError` names `where`, and an unknown method or name or a value that is not allowed.
     """
     chosen, where = get(method), where or f"method {method}"
     checked = check_values(values, {**RECIPE_KINDS, **chosen.kinds}, where)
@@ -142,63 +130,29 @@ def unlearn(
 ) -> Unlearned:
     """Unlearn `split.forget` from a copy of `original`, which itself is left as it was.
 
-    Parameters
-    ----------
-    original : nn.Module
-        Trained on retain and forget set; float images [B, 3, H, W] in [0, 1] to logits [B, C].
-    data : ImageData
-        On the device that computes.
-    hyperparameters : mapping
-        The recipe's (see `Recipe`) and the method's own; those it lacks have their defaults.
-    seed : int
-        Of batch order, augmentation and the method's draws.
-    scope : str
-        Which layers may change, see `scope_modules`: "all", "first", "intermediate+last", ...
-    fresh : function returning an untrained model, for methods that start afresh (Retrain)
-    state_file : Path or None
-        Where a long run keeps its state, to go on from when cut off.
-    deadline : float or None
-        `time.time()` after which the run saves its state and raises `OutOfTime`.
-
-    Raises
-    ------
-    UserError
-        Unknown method, scope or hyper-parameter; a loss that is not finite.
+    `original` takes float images [B, 3, H, W] in [0, 1] to logits [B, C]; `data` lie on the device
+    that computes. `hyperparameters` are the recipe's and the method's own, `seed` is that of every
+    draw, `scope` names the layers that may change (see `scope_modules`), and `fresh` builds an
+    untrained model, for Retrain. A long run keeps its state in `state_file`, to go on from when cut
+    off; once `time.time()` is past `deadline` it saves its state and raises `OutOfTime`. An unknown
+    method, scope or hyper-parameter or a loss that is not finite is a `UserError`.
     """
-    chosen = get(name)
     recipe, options = parse_hyperparameters(hyperparameters, name)
-    scope_modules(original, scope)  # an unknown scope fails before anything is copied
     device = data.train_images.device
     with torch.random.fork_rng(), peak_memory(device) as peak:
-        began = time.perf_counter()
         student = copy.deepcopy(original).to(device).requires_grad_(True)
         apply_scope(student, scope)
-        run = Run(
-            student,
-            data,
-            split.retain,
-            recipe,
-            seed,
-            name if scope == "all" else f"{name} {scope}",
-            forget_index=split.forget,
-            original=copy.deepcopy(original).to(device).eval().requires_grad_(False),
-            fresh=fresh,
-            options=options,
-            state_file=state_file,
-            deadline=deadline,
-        )
-        chosen.function(run, **options)
+        frozen = copy.deepcopy(original).to(device).eval().requires_grad_(False)
+        kept = {"original": frozen, "fresh": fresh, "state_file": state_file, "deadline": deadline}
+        kept |= {"forget_index": split.forget, "options": options}
+        shown = name if scope == "all" else f"{name} {scope}"
+        run = Run(student, data, split.retain, recipe, seed, shown, **kept)
+        METHODS[name].function(run, **options)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds = run.earlier_seconds + time.perf_counter() - began
-    return Unlearned(
-        model=run.model.eval(),
-        log=run.log,
-        seconds=seconds,
-        memory=run.memory(),
-        peak_memory=peak.bytes,
-        parameters=sum(parameter.numel() for _, parameter in trainable(run.model)),
-    )
+        seconds = run.seconds
+    parameters = sum(parameter.numel() for _, parameter in trainable(run.model))
+    return Unlearned(run.model.eval(), run.log, seconds, run.memory(), peak.bytes, parameters)
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -10,15 +10,13 @@ from unlearnkit.methods import method
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative
 
-OnFailure = Literal["keep", "runner-up", "skip"]
-
 
 @method("bs", title="BS", color="#009E73", order=3, version=2)
 def boundary_shrink(
     run: Run,
     *,
     bound: NotNegative = 0.1,
-    on_failure: OnFailure = "keep",
+    on_failure: Literal["keep", "runner-up", "skip"] = "keep",
     batch_norm: Literal["train", "eval"] = "train",
 ) -> None:
     """Train each forget image towards the class just across its nearest boundary.
@@ -27,26 +25,19 @@ def boundary_shrink(
     on a single-step FGSM image, found for each batch as it is trained on, mirrored and cropped.
     Only the forget set is used, so a large rate destroys the model.
 
-    Options
-    -------
-    bound : L-infinity size of the FGSM step in [0, 1] pixels; published 0.1
-    on_failure :
-        Where the original stays right under the attack: keep the true class and so re-learn the
-        image (the published form), take the original's second guess, or leave the image out.
-    batch_norm : "train" if the forget batches move the running statistics (published), or "eval"
-
-    Log
-    ---
-    hit_ratio : share of the forget images, over all epochs, that the original gets wrong under the
-        attack, in [0, 1]
+    `bound` is the L-infinity size of the step in [0, 1] pixels. `on_failure` is for images that the
+    original gets right even so: keep the true class and so re-learn the image (published), take the
+    original's second guess, or leave the image out. `batch_norm` is "train" if the forget batches
+    move the running statistics (published). Logs `hit_ratio`, the share of the forget images, over
+    all epochs, that the original gets wrong under the attack, in [0, 1].
     """
     run.consults_original = True
     for epoch in run.epochs():
         if batch_norm == "eval":
             run.model.eval()
         hits = 0
-        for images, labels in run.forget(epoch):
-            targets, hit = boundary_labels(run.original, images, labels, bound, on_failure)
+        for images, true in run.forget(epoch):
+            targets, hit = boundary_labels(run.original, images, true, bound, on_failure)
             hits = hits + hit.sum()
             if on_failure == "skip":
                 images, targets = images[hit], targets[hit]
@@ -57,15 +48,11 @@ def boundary_shrink(
 
 
 def boundary_labels(
-    original: nn.Module, images: Tensor, true: Tensor, bound: float, on_failure: OnFailure
+    original: nn.Module, images: Tensor, true: Tensor, bound: float, on_failure: str
 ) -> tuple[Tensor, Tensor]:
     """Return the target class [B] of each image, and whether the attack changed the guess [B].
 
-    Parameters
-    ----------
-    original : nn.Module
-        In evaluation mode.
-    images, true : float [B, 3, H, W] in [0, 1] and int64 [B] tensors
+    `original` is in evaluation mode, `images` are float [B, 3, H, W] in [0, 1], `true` int64 [B].
     """
     attacked = fgsm_image(original, images, true, bound)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
+from unlearnkit.methods.cf import finetune
 from unlearnkit.scopes import in_scope
 from unlearnkit.training import Run
 
@@ -10,15 +11,12 @@ from unlearnkit.training import Run
 def retrain(run: Run) -> None:
     """Train a fresh model with the original's recipe on the retain set; no forget image is fetched.
 
-    Under a scope only the layers in it start afresh and are trained, the others keep the
-    original's weights: EU-k of Goel et al., *Towards Adversarial Evaluations for Inexact Machine
-    Unlearning* (2022).
+    Under a scope only its layers start afresh and are trained, which is EU-k of Goel et al.,
+    *Towards Adversarial Evaluations for Inexact Machine Unlearning* (2022).
     """
     if run.fresh is None:
         raise UserError("method retrain needs `fresh`, a function that builds an untrained model")
     fresh = run.fresh().state_dict()
     inside = {name: value for name, value in fresh.items() if in_scope(run.model, name)}
     run.model.load_state_dict(inside, strict=False)
-    for epoch in run.epochs():
-        for images, labels in run.retain(epoch):
-            run.step(run.cross_entropy(images, labels))
+    finetune(run)

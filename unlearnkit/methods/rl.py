@@ -25,13 +25,9 @@ def random_labels(
 
     Golatkar et al., *Eternal Sunshine of the Spotless Net* (CVPR 2020), in the form of SalUn's
     protocol: each epoch a full pass over the forget set, labels uniform over all classes and drawn
-    anew for each batch, then a full pass over the retain set.
-
-    Options
-    -------
-    labels_drawn : how often a forget image gets a new label
-    exclude_true : never draw the image's own class
-    passes : forget pass before the retain pass ("in turn"), or both mixed into one ("shuffled")
+    anew for each batch, then a full pass over the retain set. Or else labels are drawn once an
+    epoch or at the start, `exclude_true` leaves out the image's own class, and "shuffled" passes
+    mix both sets into one.
     """
     forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
     forgotten[run.forget_index] = True
@@ -45,12 +41,12 @@ def random_labels(
             table = draw(run.data.train_labels, classes, exclude_true, generator)
         for purpose, index_set in sets.items():
             for index in run.order(index_set, purpose, epoch):
-                images, labels = run.batch(index)
+                images, true = run.batch(index)
                 if labels_drawn == "batch":
-                    drawn = draw(labels, classes, exclude_true, generator)
+                    drawn = draw(true, classes, exclude_true, generator)
                 else:
-                    drawn = table[index.to(labels.device)]
-                labels = torch.where(forgotten[index].to(labels.device), drawn, labels)
+                    drawn = table[index.to(run.device)]
+                labels = torch.where(forgotten[index].to(run.device), drawn, true)
                 run.step(run.cross_entropy(images, labels))
 
 

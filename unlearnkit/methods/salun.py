@@ -26,18 +26,10 @@ def saliency_unlearning(
     Fan et al., *SalUn* (ICLR 2024). The mask is ranked once, on the original, over all trainable
     parameters together, those of the normalisation layers included; running statistics are free.
 
-    Options
-    -------
-    mask_fraction : float
-        Share of the weights that may change, in [0, 1]; published 0.5.
-    leak_compat : bool
-        Mask the gradient alone, as the published numbers did: weight decay and momentum then still
-        move the masked weights. False keeps them bit-identical, as the authors' fix of 2026 does.
-    and those of RL
-
-    Log
-    ---
-    mask_density/NAME : share of weights that may change in each layer group, in [0, 1]
+    `mask_fraction` is the share of the weights that may change, published 0.5. `leak_compat` masks
+    the gradient alone, as the published numbers did: weight decay and momentum then still move the
+    masked weights, which otherwise stay bit-identical, as with the authors' fix of 2026. The other
+    options are RL's. Logs `mask_density/NAME`, the share that may change in each group of layers.
     """
     masks = top_fraction(saliency(run), mask_fraction)
     for group, density in densities(masks).items():
@@ -66,14 +58,12 @@ def saliency(run: Run) -> dict[str, Tensor]:
 def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:
     """Return masks that are True for exactly round(fraction * count) of all weights, by rank."""
     flat = torch.cat([score.flatten() for score in scores.values()])
-    keep = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    keep = torch.zeros_like(flat, dtype=torch.bool)
     # A stable sort, so that ties fall the same way on every device.
     order = torch.argsort(flat, descending=True, stable=True)
     keep[order[: round(fraction * len(flat))]] = True
     parts = keep.split([score.numel() for score in scores.values()])
-    return {
-        name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)
-    }
+    return {n: part.view_as(scores[n]) for n, part in zip(scores, parts, strict=True)}
 
 
 def densities(masks: dict[str, Tensor]) -> dict[str, float]:

@@ -27,23 +27,13 @@ def scrub(
     """Drive the student away from the frozen original on the forget set, back on the retain set.
 
     Kurmanji et al., *Towards Unbounded Machine Unlearning* (NeurIPS 2023). Each of the first
-    `msteps` epochs starts with a *max* pass over the forget set, loss -T^2 KL(teacher || student);
-    every epoch ends with a *min* pass over the retain set, gamma CE + alpha T^2 KL.
+    `msteps` epochs starts with a *max* pass over the forget set in batches of `forget_batch_size`,
+    loss -T^2 KL(teacher || student) at `temperature` T; every epoch ends with a *min* pass over the
+    retain set, gamma CE + alpha T^2 KL. Logs `max_steps`, the number of steps of the max passes.
 
-    Options
-    -------
-    alpha, gamma : weights of the retain set's divergence and cross-entropy
-    temperature : T, above 0
-    msteps : number of epochs with a max pass
-    forget_batch_size : of the max pass
-    jitter :
-        Relative size of a Gaussian push given to the weights at the start; 0 for the published
-        form. Student and teacher start equal, where the divergence has no gradient: BatchNorm in
-        training mode tells them apart, but a ViT without dropout would stay where it is.
-
-    Log
-    ---
-    max_steps : number of steps of the max passes, the method's real hyper-parameter
+    `jitter` is the relative size of a Gaussian push given to the weights at the start, 0 for the
+    published form. Student and teacher start equal, where the divergence has no gradient: BatchNorm
+    in training mode tells them apart, but a ViT without dropout would stay where it is.
     """
     push(run, jitter)
     batches = math.ceil(len(run.forget_index) / forget_batch_size)

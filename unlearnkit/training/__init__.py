@@ -1,6 +1,5 @@
 """The one training loop and its recipe."""
 
-from unlearnkit.training.batches import cut
 from unlearnkit.training.recipe import Recipe, check_values, parse_recipe
 from unlearnkit.training.run import OutOfTime, Run, TrainingDiverged, train
 
@@ -10,7 +9,6 @@ __all__ = [
     "Run",
     "TrainingDiverged",
     "check_values",
-    "cut",
     "parse_recipe",
     "train",
 ]

@@ -8,20 +8,11 @@ from torch import Tensor
 def cut(
     images: Tensor, index: Tensor, *, crop: int, flip: bool, generator: torch.Generator | None
 ) -> Tensor:
-    """Return the batch `index` of `images`, cropped and mirrored at random.
+    """Return the batch `index` [B] of uint8 `images` [N, 3, H, W], cropped and mirrored at random.
 
-    Parameters
-    ----------
-    images : uint8 tensor [N, 3, H, W], on the device that computes
-    index : int64 tensor [B], on the CPU
-    crop : int
-        Zero padding in pixels on each side; the offset is uniform in [0, 2 * crop].
-    generator : torch.Generator or None
-        None for no augmentation.
-
-    Returns
-    -------
-    float tensor [B, 3, H, W] in [0, 1], channels-last in memory
+    As float [B, 3, H, W] in [0, 1], channels-last in memory, on the device of `images`. `crop`
+    pixels of zeros are added on each side, and the offset is uniform in [0, 2 * crop]; without a
+    `generator` the pixels are left as they are.
     """
     batch = images[index.to(images.device)]
     count, _, height, width = batch.shape
@@ -40,8 +31,7 @@ def cut(
 def batch_sizes(count: int, size: int) -> list[int]:
     """Return the sizes of ceil(count / size) batches, which differ by one image at the most.
 
-    Not full ones and a rest: the statistics of a BatchNorm over a rest of two images are wild, and
-    one such step can throw a model off.
+    Not full ones and a rest: BatchNorm's statistics over a rest of two images can spoil a model.
     """
     number = -(-count // size)
     return [count // number + (batch < count % number) for batch in range(number)]

@@ -1,54 +1,53 @@
-"""The state of a training that was cut off."""
+"""The state of a training that was cut off, in the run's `state_file`."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from unlearnkit.files import set_aside
 from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
 
 
-def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **facts: Any
-) -> None:
-    """Write model, optimiser and `facts` (JSON values) to `path`, whole or not at all."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        for entry, value in optimizer.state[parameter].items():
-            if value is not None:
-                tensors[f"optimizer/{index}/{entry}"] = value
-    save_tensors(path, tensors, **facts)
+def save_state(run: Any, done: int) -> None:
+    """Write the run's state after `done` epochs, whole or not at all."""
+    tensors = {f"model/{name}": value for name, value in run.model.state_dict().items()}
+    for index, state in run.optimizer.state_dict()["state"].items():
+        entries = {entry: value for entry, value in state.items() if value is not None}
+        tensors |= {f"optimizer/{index}/{entry}": value for entry, value in entries.items()}
+    facts = {"settings": _settings(run), "done": done, "log": run.log, "seconds": run.seconds}
+    save_tensors(run.state_file, tensors, **facts, activations=run.activations)
 
 
-def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: str
-) -> dict[str, Any]:
-    """Put the state in `path` into model and optimiser; return the facts saved with it.
+def load_state(run: Any) -> int:
+    """Take up what an earlier run left; return the number of epochs it did, 0 without a file.
 
-    Without a file {} is returned: the training starts at its beginning. So too where the file is
-    damaged, or its fact "settings" is not `settings`: it is set aside then, with a warning.
+    A file that is damaged, or another training's, is set aside with a warning.
     """
     try:
-        tensors, facts = load_tensors(path)
+        tensors, facts = load_tensors(run.state_file)
+        if facts.get("settings") != _settings(run):
+            raise DamagedFile("it is of another training")
     except FileNotFoundError:
-        return {}
+        return 0
     except DamagedFile as error:
-        set_aside(path, f"no usable checkpoint: {error}")
-        return {}
-    weights = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
-    shapes = {name: value.shape for name, value in weights.items()}
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    if facts.get("settings") != settings or shapes != wanted:
-        set_aside(path, "the checkpoint of another training")
-        return {}
-    model.load_state_dict(weights)
-    for name in tensors.keys() - {f"model/{name}" for name in weights}:
+        set_aside(run.state_file, f"no usable checkpoint: {error}")
+        return 0
+    model, optimizer = run.model, run.optimizer
+    model.load_state_dict({name: tensors.pop(f"model/{name}") for name in model.state_dict()})
+    for name, value in tensors.items():
         _, index, entry = name.split("/")
-        parameter, value = optimizer.param_groups[0]["params"][int(index)], tensors[name]
+        parameter = optimizer.param_groups[0]["params"][int(index)]
         if value.shape == parameter.shape:
             # Fused optimisers walk through memory: it has to lie as the parameter's does.
-            value = torch.empty_like(parameter).copy_(value).detach()
+            value = torch.empty_like(parameter).copy_(value)
         optimizer.state[parameter][entry] = value.to(parameter.device)
-    return facts
+    run.log.update(facts["log"])
+    run.activations, run.earlier_seconds = facts["activations"], facts["seconds"]
+    return facts["done"]
+
+
+def _settings(run: Any) -> str:
+    """Return what a saved state must agree in; the file's name has the result's key in it."""
+    shapes = [tuple(value.shape) for value in run.model.state_dict().values()]
+    told = (run.state_file.name, run.name, run.recipe, run.options, run.seed, shapes)
+    return " ".join(map(str, told))

@@ -3,27 +3,27 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unlearnkit.errors import UserError, unknown
 
-# Kinds of numbers: the type, what is allowed in words, and the test of it. Floats are finite.
-NotNegative = Annotated[float, (">= 0", lambda value: value >= 0)]
-Positive = Annotated[float, ("> 0", lambda value: value > 0)]
-Share = Annotated[float, ("in [0, 1]", lambda value: 0 <= value <= 1)]
-BelowOne = Annotated[float, ("in [0, 1)", lambda value: 0 <= value < 1)]
-Count = Annotated[int, (">= 0", lambda value: value >= 0)]
-Size = Annotated[int, (">= 1", lambda value: value >= 1)]
-
-_WORDS = {float: "finite number", int: "whole number", bool: "bool, true or false", str: "text"}
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+# Floats are finite, a bool is no number; a whole number will do for a float.
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The hyper-parameters every training has.
 
-    The schedule goes over the epochs; each pass of an epoch, where a method makes several, goes
-    along the epoch's stretch of it.
+    Each pass of an epoch, where a method makes several, goes along its stretch of the schedule.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -33,8 +33,7 @@ class Recipe:
     epochs: Count = 10
     batch_size: Size = 128
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    # share of the training over which the rate rises linearly: from 0, for "onecycle", which needs
-    # some, from a 25th of the peak
+    # share of the training in which the rate rises, from 0; "onecycle" needs some, from peak / 25
     warmup: BelowOne = 0.0
     crop: Count = 0  # pixels of zero padding of the random crop; 0 for none
     flip: bool = True  # mirror at random, where the data say that a mirror image keeps its class
@@ -43,9 +42,9 @@ class Recipe:
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at `progress` in [0, 1] through the training."""
-        if progress < self.warmup and self.schedule == "onecycle":
-            return self.lr * (0.04 + 0.96 * progress / self.warmup)
         if progress < self.warmup:
+            if self.schedule == "onecycle":
+                return self.lr * (0.04 + 0.96 * progress / self.warmup)
             return self.lr * progress / self.warmup
         if self.schedule == "constant":
             return self.lr
@@ -67,36 +66,17 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
 def check_values(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return `values`, whole numbers made floats where `kinds` has floats.
 
-    Parameters
-    ----------
-    kinds : mapping
-        Of all known names to float, int, bool, str, `Literal[...]`, or `Annotated[...]` of a
-        number with a rule, as at the top of this file.
-    where : str
-        The place the values come from, for the error.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, and for a value of another kind, not finite or out of its range.
+    `kinds` maps all known names to types as pydantic reads them, e.g. int, `Literal["a", "b"]` or
+    one of those above. A `UserError` names `where` the values come from, and an unknown name or a
+    value that is of another kind, not finite or out of its range.
     """
-    for name in values:
+    checked = {}
+    for name, value in values.items():
         if name not in kinds:
             raise unknown(f"hyper-parameter of {where}", name, kinds)
-    return {name: _checked(values[name], kinds[name], f"{where}: {name}") for name in values}
-
-
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise unknown(f"value of {where}", value, get_args(kind))
-        return value
-    base, *rules = get_args(kind) if get_origin(kind) is Annotated else [kind]
-    if base is float and type(value) is int and abs(value) < 2**53:
-        value = float(value)
-    if type(value) is not base or (base is float and not math.isfinite(value)):
-        raise UserError(f"{where} must be a {_WORDS.get(base, base)}, not {value!r}")
-    for words, holds in rules:
-        if not holds(value):
-            raise UserError(f"{where} must be {words}, not {value!r}")
-    return value
+        try:
+            checked[name] = TypeAdapter(kinds[name], config=STRICT).validate_python(value)
+        except ValidationError as error:
+            must = error.errors()[0]["msg"].removeprefix("Input should ")
+            raise UserError(f"{where}: {name} must {must}, not {value!r}") from None
+    return checked

@@ -6,11 +6,11 @@ epoch), so a run that is cut off goes on from its checkpoint and ends at the sam
 that was not.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,61 +72,61 @@ class Run:
         how, size = self.recipe, self.data.image_size
         if how.crop > size:
             raise UserError(f"{self.name}: crop must be at most the image's {size}, not {how.crop}")
-        options = {"lr": how.lr, "weight_decay": how.weight_decay, "fused": True}
-        if how.optimizer == "sgd":
-            options["momentum"] = how.momentum
-        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        sgd = partial(torch.optim.SGD, momentum=how.momentum)
+        kinds = {"sgd": sgd, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         parameters = [parameter for _, parameter in trainable(self.model)]
+        options = {"lr": how.lr, "weight_decay": how.weight_decay, "fused": True}
         self.optimizer = kinds[how.optimizer](parameters, **options)
         self.device = self.data.train_images.device
         self._began = time.perf_counter()
-        self._epoch, self._fraction = 0, 0.0
+        self._epoch, self._fraction, self._seen = 0, 0.0, 0
         self._augment: torch.Generator | None = None
-        self._activations = 0
-        self._counted: set[str] = set()
+        self.activations, self._counted = 0, set()
         self._counter: SavedBytes | None = None
         self._bar = tqdm(disable=True)
-        self._seen, self._expected = 0, len(self.retain_index) + len(self.forget_index)
-        # of the losses, summed with decay 0.9; of the hits; of the images they were counted on
-        self._tally = torch.zeros(3, device=self.device)
+        self._loss = torch.zeros((), device=self.device)  # running mean of the epoch's steps
 
     def epochs(self) -> Iterator[int]:
         """Yield the epochs still to do; between them save the state and watch the deadline."""
         keep_pages()
-        start, end = self._restore(), self.recipe.epochs
+        start, end = load_state(self) if self.state_file else 0, self.recipe.epochs
         saved = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._stop_counting)
-            self._bar = stack.enter_context(self._made_bar(start))
+        told = (os.environ.get(name, "") for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE"))
+        quiet = any(value not in ("", "0") for value in told) or None  # None: without a terminal
+        shape = {"total": end, "initial": start, "bar_format": BAR, "leave": False}
+        self._bar = tqdm(desc=self.name, disable=quiet, **shape)
+        try:
             for epoch in range(start, end):
-                self._epoch = epoch
+                self._epoch, self._seen, done = epoch, 0, epoch + 1
                 torch.manual_seed(derive(self.seed, "dropout", epoch))
                 self._augment = stream(self.seed, "augment", epoch)
-                self._tally.zero_()
+                self._loss.zero_()
                 set_train(self.model)
                 yield epoch
                 self._check_finite()
-                self._seen, self._expected = 0, self._seen or self._expected
+                self._bar.update(done - self._bar.n)
                 if self.on_epoch is not None:
-                    self.on_epoch(epoch + 1, self.model)
+                    self.on_epoch(done, self.model)
                 late = self.deadline is not None and time.time() > self.deadline
-                if epoch + 1 < end and (late or time.monotonic() - saved > CHECKPOINT_SECONDS):
-                    self._save(epoch + 1)
+                if done < end and (late or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                    if self.state_file:
+                        save_state(self, done)
                     saved = time.monotonic()
                     if late:
-                        raise OutOfTime(f"{self.name}: stopped after epoch {epoch + 1}")
-        if self.state_file is not None:
+                        raise OutOfTime(f"{self.name}: stopped after epoch {done}")
+        finally:
+            self._stop_counting()
+            self._bar.close()
+        if self.state_file:
             self.state_file.unlink(missing_ok=True)
 
     def retain(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of one shuffled, augmented pass over the retain set."""
-        for index in self.order(self.retain_index, "retain", epoch):
-            yield self.batch(index)
+        yield from map(self.batch, self.order(self.retain_index, "retain", epoch))
 
     def forget(self, epoch: int, batch_size: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of one shuffled, augmented pass over the forget set."""
-        for index in self.order(self.forget_index, "forget", epoch, batch_size):
-            yield self.batch(index)
+        yield from map(self.batch, self.order(self.forget_index, "forget", epoch, batch_size))
 
     def order(
         self, index: Tensor, purpose: str, epoch: int, batch_size: int = 0
@@ -141,10 +141,13 @@ class Run:
             if purpose not in self._counted:
                 self._counted.add(purpose)
                 self._stop_counting()
-                self._counter = SavedBytes(self.model)
-                self._counter.__enter__()
+                self._counter = SavedBytes(self.model).__enter__()
             yield batch
-            self._show(len(batch))
+            self._seen += len(batch)
+            bar, images = self._bar, len(self.retain_index) + len(self.forget_index)
+            if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:
+                bar.set_postfix_str(f"loss {self._loss:.3f}", refresh=False)
+                bar.update(epoch + min(1.0, self._seen / images) - bar.n)
 
     def batch(self, index: Tensor, *, augment: bool = True) -> tuple[Tensor, Tensor]:
         """Return the images [B, 3, H, W] in [0, 1] and the labels [B] of `index`.
@@ -167,11 +170,8 @@ class Run:
             return self._forward(self.original, images)
 
     def cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of a batch, and count its hits for the progress bar."""
-        logits = self.logits(images)
-        self._tally[1] += (logits.detach().argmax(1) == labels).sum()
-        self._tally[2] += len(labels)
-        return F.cross_entropy(logits, labels)
+        """Return the mean cross-entropy of a batch."""
+        return F.cross_entropy(self.logits(images), labels)
 
     def step(self, loss: Tensor) -> None:
         """Do one optimiser step down `loss` at the schedule's rate."""
@@ -187,18 +187,21 @@ class Run:
         self.optimizer.step()
         for function in self.after_step:
             function()
-        self._tally[0] += loss.detach() - self._tally[0] * 0.1
+        self._loss.lerp_(loss.detach().float(), 0.1)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began, with those of before it was cut off and resumed."""
+        return self.earlier_seconds + time.perf_counter() - self._began
 
     def memory(self) -> MemoryCount:
         """Return the training memory: the largest of the passes, counted on their first batches."""
         models = [self.model, self.original] if self.consults_original else [self.model]
+        parameters = sum(p.nbytes for model in models for p in model.parameters())
+        gradients = sum(parameter.nbytes for _, parameter in trainable(self.model))
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
-        return MemoryCount(
-            parameters=sum(p.nbytes for model in models for p in model.parameters()),
-            gradients=sum(parameter.nbytes for _, parameter in trainable(self.model)),
-            optimizer=sum(value.nbytes for value in state if torch.is_tensor(value)),
-            activations=self._activations,
-        )
+        optimizer = sum(value.nbytes for value in state if torch.is_tensor(value))
+        return MemoryCount(parameters, gradients, optimizer, self.activations)
 
     def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
         bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
@@ -208,60 +211,18 @@ class Run:
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
-            self._activations = max(self._activations, self._counter.total)
+            self.activations = max(self.activations, self._counter.total)
             self._counter = None
 
     def _check_finite(self) -> None:
-        state = (self._tally[0], *self.model.parameters(), *self.model.buffers())
+        state = (self._loss, *self.model.parameters(), *self.model.buffers())
         finite = torch.stack([value.isfinite().all() for value in state])
-        if not bool(finite.all()):
-            what = "weights are" if bool(finite[0]) else "loss is"
+        if not finite.all():
+            what = "weights are" if finite[0] else "loss is"
             raise TrainingDiverged(
                 f"{self.name}: the {what} not finite in epoch {self._epoch + 1} "
                 f"at a rate of {self.recipe.lr:g}; try a smaller rate"
             )
-
-    def _made_bar(self, start: int) -> tqdm:
-        """Return a bar of epochs, `start` of them done; silent where nobody would see it."""
-        switches = ("UNLEARNKIT_WORKER", "TQDM_DISABLE")
-        quiet = any(os.environ.get(name, "") not in ("", "0") for name in switches)
-        shape = {"total": self.recipe.epochs, "initial": start, "bar_format": BAR, "leave": False}
-        # disable=None: where there is no terminal or notebook
-        return tqdm(desc=self.name, disable=True if quiet else None, **shape)
-
-    def _show(self, images: int) -> None:
-        """Move the bar on by `images`; write running loss and accuracy beside it."""
-        self._seen += images
-        bar = self._bar
-        if bar.disable or time.time() - bar.last_print_t < bar.mininterval:
-            return
-        loss, hits, seen = self._tally.tolist()
-        accuracy = f"  accuracy {100 * hits / seen:.1f} %" if seen else ""
-        # A tenth of a sum with decay 0.9 is the mean.
-        bar.set_postfix_str(f"loss {loss / 10:.3f}{accuracy}", refresh=False)
-        bar.n = self._epoch + min(1.0, self._seen / self._expected)
-        bar.update(0)
-
-    def _save(self, done: int) -> None:
-        if self.state_file is not None:
-            facts = {"settings": self._settings(), "done": done, "log": self.log}
-            facts["activations"] = self._activations
-            facts["seconds"] = self.earlier_seconds + time.perf_counter() - self._began
-            save_state(self.state_file, self.model, self.optimizer, **facts)
-
-    def _restore(self) -> int:
-        """Take up what an earlier run left; return the number of epochs it did."""
-        if self.state_file is None:
-            return 0
-        facts = load_state(self.state_file, self.model, self.optimizer, self._settings())
-        self.log.update(facts.get("log", {}))
-        self._activations = facts.get("activations", 0)
-        self.earlier_seconds = facts.get("seconds", 0.0)
-        return facts.get("done", 0)
-
-    def _settings(self) -> str:
-        """Return what a saved state must agree in; the file's name has the result's key in it."""
-        return f"{self.state_file.name} {self.name} {self.recipe} {self.options} seed {self.seed}"
 
 
 def train(
@@ -278,16 +239,9 @@ def train(
 ) -> Run:
     """Train `model` in place on the training images `index`; return the finished run.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device.
-    index : int64 tensor [N]
-        Into `data.train_images`.
-    on_epoch : function of (epochs done, model)
-        Called after each epoch, e.g. to keep a checkpoint for study.
-    state_file, deadline
-        As for `unlearnkit.methods.unlearn`, and so are the errors.
+    The model takes float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device;
+    `index` is an int64 tensor [N] into `data.train_images`. `on_epoch` is called with (epochs done,
+    model) after each epoch. `state_file`, `deadline` and errors are as for `methods.unlearn`.
     """
     kept = {"on_epoch": on_epoch, "state_file": state_file, "deadline": deadline}
     with torch.random.fork_rng():
