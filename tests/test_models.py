@@ -69,6 +69,19 @@ def test_width_stride_and_initialisation():
     assert len(at_zero) == 16 and all(name.endswith("bn3") for name in at_zero)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_convolutions_embed_patches_that_see_beyond_their_edge(count):
+    embed = build("small_vit", convolutions=count).net.patch_embed
+    x, size = images(1).requires_grad_(), 2**count
+    patches = embed(x)
+    assert patches.shape == (1, (16 // size) ** 2, 16) and embed.num_patches == patches.shape[1]
+    (gradient,) = torch.autograd.grad(patches[0, 0].sum(), x)
+    seen = gradient[0].abs().sum(0).nonzero().max().item()
+    assert size <= seen < 4 * size, "its own pixels and those around"
+    widths = [layer.out_channels for layer in embed.layers if isinstance(layer, nn.Conv2d)]
+    assert widths == [4, 8, 16][-count:]
+
+
 @pytest.mark.parametrize("name", ["resnet50", "small_vit", "test_resnet"])
 def test_seed_fixes_weights_and_leaves_global_state(name, built):
     before = torch.random.get_rng_state()

@@ -5,8 +5,9 @@ the data's mean and standard deviation is part of the model, so that attacks wor
 """
 
 import difflib
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -72,7 +73,8 @@ def build(
     `stem_stride` (1); `zero_init_last` (False), whether the last BatchNorm of each block starts at
     weight 0, as timm's do, not at 1, as torchvision's: it stays small for long, and so does its σ.
     Options of 'small_vit': `dim` (384), the embedding's width; `heads` (6), `depth` (4) in blocks,
-    `patch` (4) in pixels.
+    `patch` (4) in pixels; `convolutions` (0): so many embed the patches, of 2 ** `convolutions`
+    pixels then.
     """
     sizes = {"num_classes": num_classes, "image_size": image_size, "std": min(std), **options}
     for name, value in sizes.items():
@@ -132,13 +134,46 @@ def _resnet50(
     return net
 
 
+class ConvolutionalPatches(nn.Module):
+    """A patch embedding of 3x3 convolutions, each with ReLU and 3x3 pooling by 2.
+
+    After Hassani et al., *Escaping the Big Data Paradigm with Compact Transformers* (2021): a small
+    transformer learns small images much faster from these than from one large convolution.
+    """
+
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: Any):
+        super().__init__()
+        self.num_patches = (img_size // patch_size) ** 2
+        count, layers, channels = int(math.log2(patch_size)), [], in_chans
+        for left in reversed(range(count)):
+            convolution = nn.Conv2d(channels, embed_dim >> left, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(convolution.weight)
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+            channels = embed_dim >> left
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the patches [B, N, dim] of images [B, 3, H, W]."""
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
 def _small_vit(
-    _: str, classes: int, size: int, dim: int = 384, heads: int = 6, depth: int = 4, patch: int = 4
+    _: str,
+    classes: int,
+    size: int,
+    dim: int = 384,
+    heads: int = 6,
+    depth: int = 4,
+    patch: int = 4,
+    convolutions: int = 0,
 ) -> nn.Module:
+    patch = 2**convolutions if convolutions else patch
     if size % patch or dim % heads:
         wanted = "both dim a multiple of heads and the image size one of patch"
         raise ValueError(f"small_vit needs {wanted}; got {dim}, {heads}, {size}, {patch}")
     options = {"embed_dim": dim, "num_heads": heads, "depth": depth}
+    if convolutions:
+        options["embed_layer"] = ConvolutionalPatches
     return VisionTransformer(size, patch, num_classes=classes, **options)
 
 
