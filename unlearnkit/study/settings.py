@@ -83,7 +83,7 @@ class Transformer(Table):
     heads: int = Field(6, ge=1, le=8192)
     depth: int = Field(4, ge=1, le=128)
     patch: int = Field(4, ge=1, le=4096)
-    convolutions: int = Field(0, ge=1, le=12)
+    convolutions: int | None = Field(None, ge=1, le=12)
 
 
 class Models(Table):
