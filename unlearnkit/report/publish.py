@@ -3,15 +3,21 @@
 import json
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
 
-from unlearnkit import report as reports  # its `figures`, which load what draws, at first use
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
 from unlearnkit.report import claims, published, tables
 from unlearnkit.report.study import NothingToDraw, Study
+
+
+def _figure(name: str, **options: Any) -> Callable[[Study], Any]:
+    """Return a function of `report.figures`, which are loaded when one is first drawn."""
+    return lambda s: getattr(import_module("unlearnkit.report.figures"), name)(s, **options)
+
 
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table1_models": tables.table1,
@@ -25,13 +31,11 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table5_by_reading": claims.by_reading,
 }
 FIGURES: dict[str, Callable[[Study], Any]] = {
-    "fig1_fairness_gap": lambda s: reports.figures.fairness_gap(s),
-    "fig1_fairness_gap_trimmed": lambda s: reports.figures.fairness_gap(
-        s, reading="trimmed_std", published=False
-    ),
-    "fig2_robustness": lambda s: reports.figures.robustness(s),
-    "fig3_conjectures": lambda s: reports.figures.conjectures(s),
-    "fig4_layerwise": lambda s: reports.figures.layerwise(s),
+    "fig1_fairness_gap": _figure("fairness_gap"),
+    "fig1_fairness_gap_trimmed": _figure("fairness_gap", reading="trimmed_std", published=False),
+    "fig2_robustness": _figure("robustness"),
+    "fig3_conjectures": _figure("conjectures"),
+    "fig4_layerwise": _figure("layerwise"),
 }
 
 
