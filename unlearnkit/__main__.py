@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
+
 from unlearnkit import results
-from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
+from unlearnkit.errors import UserError, one_line
+from unlearnkit.files import default_folder, output_folder, source_folder
 
 STOPPED = "Stopped for the time limit; the same command goes on from here."
 _say = partial(print, flush=True)
@@ -91,17 +93,17 @@ def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
         parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
     store = str(default_folder().resolve())
     environment = {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": store}
-    redrawn = {f"results/{place.name}, redrawn": place for place in _committed()}
+    also = {f"results/{place.name}, redrawn": partial(_redraw, place) for place in _committed()}
     if os.environ.get("UNLEARNKIT_OUTPUT"):
         environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
         # All is drawn into one folder then: what the notebooks drew of this study stays.
-        redrawn.pop(f"results/{name}, redrawn", None)
+        also.pop(f"results/{name}, redrawn", None)
     return {
         "folder": output_folder() / "executed" / name,
         "parameters": parameters,
         "environment": environment,
         "workers": options.workers or min(2, cpu_count()),
-        "also": {title: partial(_redraw, place) for title, place in redrawn.items()},
+        "also": also,
         "report": _say,
     }
 
@@ -226,7 +228,11 @@ def report(options: argparse.Namespace) -> int:
     try:
         folders = stored(options.profile, options.dataset) if options.profile else _committed()
     except UserError:
-        _check_known(options.profile, options.dataset)
+        from unlearnkit.data.sources import find
+        from unlearnkit.study import load_profile
+
+        own = load_profile(options.profile)["dataset"]
+        find(options.dataset or own)  # there may be none because a name is wrong
         raise
     # Where two are drawn into one folder, this machine's own: it comes last.
     for study in {study.output: study for study in map(read_study, folders)}.values():
@@ -234,19 +240,6 @@ def report(options: argparse.Namespace) -> int:
         publish_all(study, lambda line: _say(f"  {line}"))
         print(f"Tables and figures: {study.output}")
     return 0
-
-
-def _check_known(profile: str, dataset: str | None) -> None:
-    """Raise an error if no command could compute such a study."""
-    from unlearnkit.data import DATASETS
-    from unlearnkit.study import load_profile
-
-    own = load_profile(profile)["dataset"]
-    folder = source_folder(dataset or own)
-    if folder and not folder.is_dir():
-        raise UserError(f"no folder {folder}")
-    if not folder and (dataset or own) not in DATASETS:
-        raise unknown("dataset", dataset or own, [*DATASETS, "folder:PATH"])
 
 
 def readme(options: argparse.Namespace) -> int:

@@ -108,10 +108,3 @@ def default_folder() -> Path:
 def output_folder() -> Path:
     """Return where figures/ and executed/ are written: $UNLEARNKIT_OUTPUT, or the project."""
     return Path(os.environ.get("UNLEARNKIT_OUTPUT") or project_folder())
-
-
-def cpu_count() -> int:
-    """Return how many cores this process may use, by its affinity and its container's limit."""
-    import joblib
-
-    return joblib.cpu_count()

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class Cell:
         words = (self.architecture, self.forget.replace(":", "-", 1), self.method, self.scope)
         # Names of classes, models and methods may hold anything, slashes included.
         return "_".join(quote(word, safe="") for word in words) + f"_seed{self.seed}{at}"
+
+    @property
+    def original(self) -> "Cell":
+        """The original that the cell starts from."""
+        return replace(self, method="original", scope="all", progress=1.0)
 
     def __str__(self) -> str:
         at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"

@@ -50,6 +50,16 @@ def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
     return register
 
 
+def find(name: str) -> Path | None:
+    """Return the folder of 'folder:PATH', None for one of `DATASETS`; `UserError` if neither."""
+    folder = source_folder(name)
+    if folder is None and name not in DATASETS:
+        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
+    if folder and not folder.is_dir():
+        raise UserError(f"no folder {folder}; {_LAYOUT}")
+    return folder
+
+
 def load(
     name: str,
     *,
@@ -74,16 +84,14 @@ def load(
     for key, value in {"size": size, **limits}.items():
         if value is not None and (type(value) is not int or value < 1):
             raise UserError(f"{key}={value!r} is not allowed; give a whole number from 1, or None")
-    if folder := source_folder(str(name)):
+    if folder := find(str(name)):
         title, flip, size, fetch = f"folder:{folder.name}", True, size or 32, decoded
         *halves, classes = _from_folder(folder)
-    elif name in DATASETS:
+    else:
         function, flip, own = DATASETS[name]
         title, size, fetch = name, size or own, resized
         root = Path(root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit").expanduser()
         *halves, classes = _from_function(f"dataset {name!r}", function, root, size)
-    else:
-        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
     for text in (str(folder or name), *classes):
         if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
             raise UserError(f"name {text!r} has characters that cannot be shown; rename it")

@@ -12,12 +12,12 @@ from functools import lru_cache, partial
 
 import torch
 from cloudpickle import dumps, loads
+from joblib import cpu_count
 from tqdm import tqdm
 
 from unlearnkit.attacks import ATTACKS
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError, one_line
-from unlearnkit.files import cpu_count
 from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.files import cpu_count, project_folder
+from unlearnkit.files import project_folder
 
 try:
     import nbformat

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Stage, original_of
+from unlearnkit.study.store import Stage
 
 
 def cells_of(profile: Profile) -> list[Cell]:
@@ -32,7 +32,7 @@ def training_of(cell: Cell) -> Cell | None:
 
     Retrain's, too: it is attacked with the original's images. A training needs none.
     """
-    return replace(original_of(cell), forget="") if cell.forget else None
+    return replace(cell.original, forget="") if cell.forget else None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
         if lacking:
             missing[cell] = lacking
             jobs[cell] = None
-        if names & {"unlearn", "transfer"} and look(lab.model_stage(original_of(cell))):
+        if names & {"unlearn", "transfer"} and look(lab.model_stage(cell.original)):
             names.add("original")
         if "original" in names:
             jobs[training_of(cell)] = None
