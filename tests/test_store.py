@@ -285,7 +285,7 @@ def test_entries_and_tensors_come_back_as_they_went(tmp_path):
     assert store.get("quality", SPEC) is store.get_tensors("original", "00") is None
     store.put("quality", SPEC, VALUE, {"wall": 1.5})
     put = store.get("quality", SPEC)
-    assert (put.value, put.machine, put.spec) == (VALUE, {"wall": 1.5}, SPEC)
+    assert (put.value, put.machine) == (VALUE, {"wall": 1.5})
     assert store.get("fairness", SPEC) is None
     store.put_tensors("original", "00", TENSORS)
     read = store.get_tensors("original", "00")

@@ -113,8 +113,8 @@ def compute(
 ) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `then` is called before the report, once the results are complete, with the profile's path and
-    the study's name. It returns a line for each thing that failed.
+    `then` takes the profile's path and the study's name once the results are complete, before the
+    report, and returns a line for each thing that failed.
     """
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
@@ -143,8 +143,8 @@ def compute(
             return 0
         # The name of the results is taken before the work, not after it.
         run.note_source(profile, options.dataset)
-        how = {"executor": cluster, "device": options.device} if cluster else {}
-        outcome = work(lab, plan, workers=workers, deadline=options.deadline, report=_say, **how)
+        how = {"executor": cluster, "device": options.device, "deadline": options.deadline}
+        outcome = work(lab, plan, workers=workers, report=_say, **how)
     run.keep_study(lab, options.dataset)
     for cell, error in outcome.failed:
         _complain(f"{cell} failed: {one_line(error)}")

@@ -80,8 +80,8 @@ class Samples:
 class Results:
     """All results of a study, as `write` lays them down and `read` finds them.
 
-    `study` is the same on every machine: profile, data set, split hashes, number of cells asked
-    for. `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
+    `study`, the same on every machine: profile, data set, split hashes, number of cells asked for.
+    `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
     """
 
     study: dict[str, Any]

@@ -110,10 +110,8 @@ def make_split(
     `forget` is 'random:F', the fraction 0 < F < 1 of the training images (validation ones left
     out), stratified; or 'class:C', all of one class: its name or, where none is called so, its
     position. `validation` is the fraction of the training images held out, in [0, 1), chosen by
-    `seed` alone; `forget_seed` chooses the forget set, by default `seed`.
-
-    `UserError` on a malformed `forget`, an unknown class, a fraction out of range, or one that
-    leaves a class without images to train on or retain.
+    `seed` alone; `forget_seed` chooses the forget set, by default `seed`. `UserError` on any other
+    value, or a fraction that leaves a class without images to train on or retain.
     """
     if not 0 <= validation < 1:
         raise UserError(f"validation fraction {validation} is out of range; give 0 <= fraction < 1")

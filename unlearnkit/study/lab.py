@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from unlearnkit.attacks import attack_options, get_attack
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import Split, make_split
+from unlearnkit.errors import Unreadable
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
@@ -31,9 +33,8 @@ ON = ("model", "data", "split", "version", "norm", "nested", "source")
 class Lab:
     """A profile on a data set, with a store, and a device to compute on.
 
-    With a `forget_seed` it is for choosing rates: that seed draws the forget sets, and no more
-    than quality is measured. `deadline` is the `time.time()` to stop at; `workers`, noted beside
-    the results, how many of them were made at a time.
+    With a `forget_seed`, for choosing rates, it draws the forget sets, and only quality is
+    measured. `deadline` is the `time.time()` to stop at; `workers` is noted beside the results.
     """
 
     def __init__(
@@ -262,10 +263,14 @@ class Lab:
         )
 
     def keep_splits(self) -> None:
-        """Write the study's splits into the store, for the record."""
+        """Write the study's splits into the store, for the record, where they are not yet."""
         for entry in self.profile["forget"]:
             for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
-                split.save(self.store.path("splits", split.hash[:20]))
+                path = self.store.path("splits", split.hash[:20])
+                with suppress(FileNotFoundError, Unreadable):
+                    if Split.load(path).hash == split.hash:
+                        continue
+                split.save(path)
 
     def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters as they act: mirrored only where the data allow it."""

@@ -30,9 +30,9 @@ class Unneeded(NamedTuple):
 
 
 def known_labs() -> list[Lab]:
-    """Return a lab for each study that was ever begun with this machine's store.
+    """Return a lab for each study ever begun with this machine's store.
 
-    A `UserError` names the study whose profile or data cannot be read: its needs are unknown then.
+    A `UserError` names one whose profile or data cannot be read.
     """
     labs = []
     for folder in sorted(path.parent for path in own_results("").glob("*/source.txt")):
@@ -78,10 +78,7 @@ def _bytes(path: Path) -> int:
 
 
 def prune(*, delete: bool = False, report: Callable[[str], None] = print) -> int:
-    """Tell what this machine's store could do without, folder by folder; `delete` it if asked to.
-
-    Returns the exit status, 0.
-    """
+    """Tell what the store could do without, folder by folder, or `delete` it; return status 0."""
     folders: dict[tuple[Path, str], list[int]] = defaultdict(list)
     for path, size, why in unneeded(Store(default_folder()), known_labs()):
         folders[path.parent, why].append(size)

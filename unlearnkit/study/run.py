@@ -62,10 +62,7 @@ def open_lab(
     data: ImageData | None = None,
     device: str | None = None,
 ) -> Lab:
-    """Return the lab of `profile` on its data set, or on another, with this machine's store.
-
-    A `UserError` tells if this machine's results of that name are of another folder or profile.
-    """
+    """Return a study's lab; `UserError` if results of its name are of another folder or profile."""
     name, ours = name_of(profile, dataset), _source(profile, dataset)
     for what, other in source_of(name).items():
         there, here = Path(other), Path(ours[what])
@@ -90,8 +87,8 @@ def run_study(
 ) -> Path:
     """Compute what this machine's store lacks of a study; return the folder of its results.
 
-    `dataset` is any name `unlearnkit.data.load` takes, by default the profile's own; `data` the
-    data set itself, if loaded already. A `UserError` names a cell that failed; others are stored.
+    `dataset` is any name `unlearnkit.data.load` takes, `data` the data set if loaded already.
+    A `UserError` names a cell that failed; others are stored.
     """
     dataset = data.name if data is not None and dataset is None else dataset
     lab = open_lab(profile, dataset, data=data, device=device)
