@@ -55,7 +55,7 @@ def test_every_rate_is_tried_and_the_smallest_gap_chosen(swept):
     assert {path.parent.name for path in lab.store.folder.rglob("*.json")} == {
         *("original", "unlearn", "quality", "splits")
     }
-    assert unneeded(lab.store, [lab]) == [], "a sweep's results are not in the way"
+    assert unneeded(lab.store, [lab]) == {}, "a sweep's results are not in the way"
 
 
 def test_a_second_sweep_computes_nothing_and_no_test_image_is_looked_at(swept):

@@ -6,11 +6,9 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from joblib import cpu_count
 
@@ -62,8 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be more than 0")
         options.deadline = options.minutes and time.time() + 60 * options.minutes
-        functions = (run, compute, sweep, report, readme, prune)
-        status = {function.__name__: function for function in functions}[options.command](options)
+        functions = (compute, sweep, report, readme, prune)
+        known = {function.__name__: function for function in functions}
+        status = known.get(options.command, compute)(options)
     except UserError as error:
         _complain(error)
         return 2
@@ -76,15 +75,10 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def run(options: argparse.Namespace) -> int:
-    """Compute, execute the notebooks on what was computed, redraw every committed study."""
-    from unlearnkit.study import notebooks
+def _execute(chosen: list[Path], options: argparse.Namespace, path: Path, name: str) -> list[str]:
+    """Execute notebooks on what was computed, and redraw every committed study."""
+    from unlearnkit.notebooks import execute
 
-    chosen = notebooks.choose(options.notebooks)
-    return compute(options, lambda *study: notebooks.execute(chosen, **_how(options, *study)))
-
-
-def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
     # Absolute paths: the notebooks run in another folder.
     parameters = {"profile": str(path) if options.profile.endswith(".toml") else options.profile}
     if options.dataset:
@@ -98,29 +92,23 @@ def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
         environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
         # All is drawn into one folder then: what the notebooks drew of this study stays.
         also.pop(f"results/{name}, redrawn", None)
-    return {
-        "folder": output_folder() / "executed" / name,
-        "parameters": parameters,
-        "environment": environment,
-        "workers": options.workers or min(2, cpu_count()),
-        "also": also,
-        "report": _say,
-    }
+    folder, workers = output_folder() / "executed" / name, options.workers or min(2, cpu_count())
+    how = {"workers": workers, "also": also, "report": _say}
+    return execute(chosen, folder, parameters, environment, **how)
 
 
-def compute(
-    options: argparse.Namespace, then: Callable[[Path, str], list[str]] = lambda *_: []
-) -> int:
+def compute(options: argparse.Namespace) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `then` takes the profile's path and the study's name once the results are complete, before the
-    report, and returns a line for each thing that failed.
+    `run` executes the notebooks between, once the results are complete.
     """
+    from unlearnkit.notebooks import choose
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
     from unlearnkit.study.plan import cells_of, make_plan
 
+    chosen = choose(options.notebooks) if options.command == "run" else None
     profile = load_profile(options.profile)
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
@@ -154,7 +142,8 @@ def compute(
         _complain("not accepted: some cells failed")
     # Before what is committed is redrawn: it may be replaced.
     lines = _compare(own, committed, options.accept and not outcome.failed)
-    late = [] if outcome.failed or outcome.stopped else then(profile.path, name)
+    whole = not (outcome.failed or outcome.stopped)
+    late = _execute(chosen, options, profile.path, name) if whole and chosen is not None else []
     for line in late:
         _complain(line)
     print(*lines, f"Results: {own}", sep="\n")

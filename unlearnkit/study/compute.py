@@ -24,8 +24,8 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.machine import pick_device
 from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
-from unlearnkit.study.workers import Processes
 from unlearnkit.training import OutOfTime
+from unlearnkit.workers import Processes
 
 DATA = ("train_images", "train_labels", "test_images", "test_labels")
 REGISTRIES = (METHODS, ATTACKS, MEASURES)

@@ -20,8 +20,8 @@ from unlearnkit.study.compute import compute, default_workers
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.workers import Processes
 from unlearnkit.training import TrainingDiverged
+from unlearnkit.workers import Processes
 
 
 def run_sweep(
