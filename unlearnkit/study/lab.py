@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -15,8 +14,7 @@ from unlearnkit import measures, methods, models
 from unlearnkit.attacks import attack_options, get_attack
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
-from unlearnkit.data.splits import Split, make_split
-from unlearnkit.errors import Unreadable
+from unlearnkit.data.splits import LISTS, Split, make_split
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
@@ -266,11 +264,10 @@ class Lab:
         """Write the study's splits into the store, for the record, where they are not yet."""
         for entry in self.profile["forget"]:
             for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
-                path = self.store.path("splits", split.hash[:20])
-                with suppress(FileNotFoundError, Unreadable):
-                    if Split.load(path).hash == split.hash:
-                        continue
-                split.save(path)
+                key = split.hash[:20]
+                if self.store.get_tensors("splits", key) is None:
+                    lists = {part: getattr(split, part) for part in LISTS}
+                    self.store.put_tensors("splits", key, lists)
 
     def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters as they act: mirrored only where the data allow it."""

@@ -10,6 +10,7 @@ import torch
 from unlearnkit import results as files
 from unlearnkit.attacks import get_attack
 from unlearnkit.data import ImageData
+from unlearnkit.data.splits import LISTS
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder, source_folder
 from unlearnkit.measures import MEASURES
@@ -161,8 +162,7 @@ def _study(lab: Lab) -> dict[str, Any]:
     data, profile, splits = lab.data, lab.profile, {}
     for forget, seed in ((e["set"], seed) for e in profile["forget"] for seed in e["seeds"]):
         split = lab.split(forget, seed)
-        parts = ("retain", "forget", "validation", "test")
-        sizes = {part: len(getattr(split, part)) for part in parts}
+        sizes = {part: len(getattr(split, part)) for part in LISTS}
         splits[f"{forget} seed {seed}"] = {**sizes, "hash": split.hash[:20]}
     chosen = sorted((METHODS[name] for name in profile["methods"]), key=lambda m: m.order)
     extra = [MEASURES[name] for name in profile["measure"].get("extra", [])]
