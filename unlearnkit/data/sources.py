@@ -200,10 +200,8 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         yield
     except Exception as error:  # damaged archives raise errors of any type
-        raise UserError(
-            f"cannot get dataset {name!r} ({one_line(error)}); put {files} into {root} "
-            "and run again, or use --dataset folder:PATH (your own images) or --dataset digits"
-        ) from error
+        ways = f"put {files} into {root}, or use --dataset folder:PATH or --dataset digits"
+        raise UserError(f"cannot get dataset {name!r} ({one_line(error)}); {ways}") from error
     finally:
         socket.setdefaulttimeout(former)
 

@@ -33,10 +33,8 @@ def known_labs() -> list[Lab]:
             place = "folder:" if Path(source["dataset"]).is_absolute() else ""
             labs.append(open_lab(profile, place + source["dataset"]))
         except UserError as error:
-            raise UserError(
-                f"what study {folder.name} needs cannot be told ({error}); if it is no longer "
-                f"wanted, delete {folder}"
-            ) from None
+            what = f"what study {folder.name} needs cannot be told ({error})"
+            raise UserError(f"{what}; if it is no longer wanted, delete {folder}") from None
     return labs
 
 

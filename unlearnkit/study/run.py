@@ -70,10 +70,8 @@ def open_lab(
         if there == here or not (there.is_absolute() and here.is_absolute() and there.exists()):
             continue  # the same, or moved, or not at a place of its own
         if there.is_dir() or there.read_bytes() != here.read_bytes():
-            raise UserError(
-                f"the results called {name} are those of {there}, not of {here}; rename one of the "
-                f"two, or delete {own_results(name)}"
-            )
+            what = f"the results called {name} are those of {there}, not of {here}"
+            raise UserError(f"{what}; rename one of the two, or delete {own_results(name)}")
     data = load_data(profile, dataset) if data is None else data
     return Lab(profile, data, Store(default_folder()), device=pick_device(device))
 
@@ -120,10 +118,10 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
         records.append(Record(cell, stages))
         facts |= {entry.key: entry.machine for entry in found.values()}
         made = next(iter(found.values())).machine
-        times[cell.name] = {name: made.get(name) for name in ("seconds", "peak_memory")}
-        times[cell.name] |= {name: made[name] for name in SPEED_FACTS if name in made}
         walls = {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()}
-        times[cell.name]["walls"] = walls
+        cost = {name: made.get(name) for name in ("seconds", "peak_memory")}
+        speed = {name: made[name] for name in SPEED_FACTS if name in made}
+        times[cell.name] = {**cost, **speed, "walls": walls}
     machine = {**_machine(list(facts.values())), "cells": times}
     labels = lab.data.train_labels.cpu()  # eight images of each of the first ten classes
     first = torch.cat([(labels == label).nonzero()[:8, 0] for label in range(10)])

@@ -117,11 +117,9 @@ class Store:
                 what = "another stage's result"
         except FileNotFoundError:
             return None
-        except UserError as error:
-            if not isinstance(error, Unreadable):  # the system does not let it be read
-                raise
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass  # not a number, no names in it, nested too deeply
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, UserError) and not isinstance(error, Unreadable):
+                raise  # the system does not let it be read
         if repair:
             set_aside(path, what)
         return None

@@ -59,9 +59,8 @@ def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
     A `UserError` tells of a profile that has no [sweep], or keeps no validation images.
     """
     profile, data, forget = lab.profile, lab.data.to("cpu"), lab.profile["forget"][0]["set"]
-    if "sweep" not in profile.values:
+    if (sweep := profile.values.get("sweep")) is None:
         raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
-    sweep = profile["sweep"]
     held = lab.split(forget, sweep["seed"]).validation
     if not len(held):
         raise UserError(f"profile {profile.name} keeps no validation images to choose rates on")
