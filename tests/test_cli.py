@@ -16,12 +16,11 @@ from helpers_report import few, invented
 from helpers_study import CF, VIT, keys_of, start, tiny_values, whole_lab, write_profile
 from PIL import Image
 
-from unlearnkit import files, results
+from unlearnkit import files, notebooks, results
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS
 from unlearnkit.report.publish import FIGURES, TABLES
-from unlearnkit.study import notebooks
 
 ROOT = Path(__file__).parents[1]
 

@@ -78,13 +78,3 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
         assert ask() == unset and unset.is_absolute()
         monkeypatch.setenv(f"UNLEARNKIT_{variable}", "there")
         assert ask() == Path("there")
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_only_cores_that_may_be_used_count():
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert files.cpu_count() == 1
-    finally:
-        os.sched_setaffinity(0, before)

@@ -312,10 +312,10 @@ def test_only_what_no_known_study_asks_for_is_freed(vit, tmp_path, monkeypatch):
     for path in (left, aside, state, needed, store / "quality/.being.written"):
         path.write_text("12345")
     os.utime(left, (0, 0))
-    found = {entry.path: entry for entry in unneeded(lab.store, known_labs())}
-    assert found[left].why == "left by a write that was cut off"
-    assert (found[aside].why, found[aside].bytes) == ("set aside as damaged", 5)
-    assert found[state].why == "of no known study" and needed not in found
+    found = unneeded(lab.store, known_labs())
+    assert found[left] == "left by a write that was cut off"
+    assert found[aside] == "set aside as damaged"
+    assert found[state] == "of no known study" and needed not in found
     # The first network is no longer part of the study, its scopes neither; the rest is needed.
     kinds = {path.parent.name for path in found}
     assert kinds == {*STAGE_VERSIONS, "unfinished", "locks"} - {"measure"}
@@ -325,7 +325,7 @@ def test_only_what_no_known_study_asks_for_is_freed(vit, tmp_path, monkeypatch):
     assert any(f"    1 in {store}/quality: set aside as damaged" in line for line in lines)
     assert lines[-1].endswith("MB  could be freed")
     prune(delete=True, report=lines.append)
-    assert lines[-1].endswith("MB  freed") and unneeded(lab.store, known_labs()) == []
+    assert lines[-1].endswith("MB  freed") and unneeded(lab.store, known_labs()) == {}
     assert make_plan(lab, cells_of(lab.profile)).lacking == 0 and needed.exists()
     assert len(list((store / "adversarial").iterdir())) == 1
     (tmp_path / "tiny.toml").unlink()

@@ -7,7 +7,7 @@ from unittest import mock
 import pandas as pd
 import pytest
 import torch
-from helpers_study import CF, ONE_SET, ORIGINAL, made_data, tiny_lab, tiny_profile, tiny_values
+from helpers_study import CF, ONE_SET, ORIGINAL, tiny_lab, tiny_profile, tiny_values
 
 from unlearnkit import results
 from unlearnkit.errors import UserError
@@ -16,7 +16,7 @@ from unlearnkit.study.lab import load_data
 from unlearnkit.study.profile import load_profile, profile_names
 from unlearnkit.study.prune import unneeded
 from unlearnkit.study.run import hyperparameters
-from unlearnkit.study.sweep import held_out, run_sweep, sweep_labs
+from unlearnkit.study.sweep import run_sweep, sweep_labs
 
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}
 VIT = {"architectures": ["small_vit"], "methods": ["retrain", "cf", "ga"]}
@@ -52,10 +52,9 @@ def test_every_rate_is_tried_and_the_smallest_gap_chosen(swept):
     for _, part in table[1:].groupby("method"):
         assert part["chosen"].sum() == 1
         assert part.loc[part["chosen"], "average_gap"].item() == part["average_gap"].min()
-    assert {path.parent.name for path in lab.store.folder.rglob("*.json")} == {
-        *("original", "unlearn", "quality", "splits")
-    }
-    assert unneeded(lab.store, [lab]) == [], "a sweep's results are not in the way"
+    kinds = {path.parent.name for path in lab.store.folder.rglob("*.json")}
+    assert kinds == {"original", "unlearn", "quality"}
+    assert unneeded(lab.store, [lab]) == {}, "a sweep's results are not in the way"
 
 
 def test_a_second_sweep_computes_nothing_and_no_test_image_is_looked_at(swept):
@@ -70,12 +69,12 @@ def test_a_second_sweep_computes_nothing_and_no_test_image_is_looked_at(swept):
 
 def test_the_validation_forget_set_is_another(swept):
     lab = swept[0]
-    held, (part, _) = held_out(lab.profile, lab.data), next(sweep_labs(lab))
+    part, _ = next(sweep_labs(lab))
     ours, theirs = part.split("random:0.2", 0), lab.split("random:0.2", 0)
     assert torch.equal(ours.train, theirs.train) and torch.equal(ours.validation, theirs.validation)
     assert not torch.equal(ours.forget, theirs.forget) and len(ours.forget) == len(theirs.forget)
-    assert torch.equal(held.test_images, lab.data.train_images[theirs.validation])
-    assert torch.equal(held.test_labels, lab.data.train_labels[theirs.validation])
+    assert torch.equal(part.data.test_images, lab.data.train_images[theirs.validation])
+    assert torch.equal(part.data.test_labels, lab.data.train_labels[theirs.validation])
     # The original is the study's own: nothing is trained twice.
     assert part.model_stage(ORIGINAL).key == lab.model_stage(ORIGINAL).key
     assert part.model_stage(CF).key != lab.model_stage(CF).key
@@ -122,9 +121,9 @@ def test_a_rate_leaves_the_rest_of_the_default_table(tmp_path):
 
 def test_errors(tmp_path):
     with pytest.raises(UserError, match=r"has no \[sweep\]"):
-        held_out(load_profile("quick"), made_data())
+        next(sweep_labs(tiny_lab(load_profile("quick"), tmp_path)))
     with pytest.raises(UserError, match="keeps no validation images"):
-        held_out(tiny_profile(tmp_path, **VIT | {"validation": 0.0}), made_data())
+        run_sweep(tiny_lab(tiny_profile(tmp_path, **VIT | {"validation": 0.0}), tmp_path))
 
 
 @pytest.mark.parametrize("name", profile_names())

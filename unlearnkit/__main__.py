@@ -6,15 +6,15 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from joblib import cpu_count
 
 from unlearnkit import results
-from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.files import cpu_count, default_folder, output_folder, source_folder
+from unlearnkit.errors import UserError, one_line
+from unlearnkit.files import default_folder, output_folder, source_folder
 
 STOPPED = "Stopped for the time limit; the same command goes on from here."
 _say = partial(print, flush=True)
@@ -60,8 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be more than 0")
         options.deadline = options.minutes and time.time() + 60 * options.minutes
-        functions = (run, compute, sweep, report, readme, prune)
-        status = {function.__name__: function for function in functions}[options.command](options)
+        functions = (compute, sweep, report, readme, prune)
+        known = {function.__name__: function for function in functions}
+        status = known.get(options.command, compute)(options)
     except UserError as error:
         _complain(error)
         return 2
@@ -74,15 +75,10 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def run(options: argparse.Namespace) -> int:
-    """Compute, execute the notebooks on what was computed, redraw every committed study."""
-    from unlearnkit.study import notebooks
+def _execute(chosen: list[Path], options: argparse.Namespace, path: Path, name: str) -> list[str]:
+    """Execute notebooks on what was computed, and redraw every committed study."""
+    from unlearnkit.notebooks import execute
 
-    chosen = notebooks.choose(options.notebooks)
-    return compute(options, lambda *study: notebooks.execute(chosen, **_how(options, *study)))
-
-
-def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
     # Absolute paths: the notebooks run in another folder.
     parameters = {"profile": str(path) if options.profile.endswith(".toml") else options.profile}
     if options.dataset:
@@ -91,34 +87,28 @@ def _how(options: argparse.Namespace, path: Path, name: str) -> dict[str, Any]:
         parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
     store = str(default_folder().resolve())
     environment = {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": store}
-    redrawn = {f"results/{place.name}, redrawn": place for place in _committed()}
+    also = {f"results/{place.name}, redrawn": partial(_redraw, place) for place in _committed()}
     if os.environ.get("UNLEARNKIT_OUTPUT"):
         environment["UNLEARNKIT_OUTPUT"] = str(output_folder().resolve())
         # All is drawn into one folder then: what the notebooks drew of this study stays.
-        redrawn.pop(f"results/{name}, redrawn", None)
-    return {
-        "folder": output_folder() / "executed" / name,
-        "parameters": parameters,
-        "environment": environment,
-        "workers": options.workers or min(2, cpu_count()),
-        "also": {title: partial(_redraw, place) for title, place in redrawn.items()},
-        "report": _say,
-    }
+        also.pop(f"results/{name}, redrawn", None)
+    folder, workers = output_folder() / "executed" / name, options.workers or min(2, cpu_count())
+    how = {"workers": workers, "also": also, "report": _say}
+    return execute(chosen, folder, parameters, environment, **how)
 
 
-def compute(
-    options: argparse.Namespace, then: Callable[[Path, str], list[str]] = lambda *_: []
-) -> int:
+def compute(options: argparse.Namespace) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `then` is called before the report, once the results are complete, with the profile's path and
-    the study's name. It returns a line for each thing that failed.
+    `run` executes the notebooks between, once the results are complete.
     """
+    from unlearnkit.notebooks import choose
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
     from unlearnkit.study.plan import cells_of, make_plan
 
+    chosen = choose(options.notebooks) if options.command == "run" else None
     profile = load_profile(options.profile)
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
@@ -141,8 +131,8 @@ def compute(
             return 0
         # The name of the results is taken before the work, not after it.
         run.note_source(profile, options.dataset)
-        how = {"executor": cluster, "device": options.device} if cluster else {}
-        outcome = work(lab, plan, workers=workers, deadline=options.deadline, report=_say, **how)
+        how = {"executor": cluster, "device": options.device, "deadline": options.deadline}
+        outcome = work(lab, plan, workers=workers, report=_say, **how)
     run.keep_study(lab, options.dataset)
     for cell, error in outcome.failed:
         _complain(f"{cell} failed: {one_line(error)}")
@@ -152,7 +142,8 @@ def compute(
         _complain("not accepted: some cells failed")
     # Before what is committed is redrawn: it may be replaced.
     lines = _compare(own, committed, options.accept and not outcome.failed)
-    late = [] if outcome.failed or outcome.stopped else then(profile.path, name)
+    whole = not (outcome.failed or outcome.stopped)
+    late = _execute(chosen, options, profile.path, name) if whole and chosen is not None else []
     for line in late:
         _complain(line)
     print(*lines, f"Results: {own}", sep="\n")
@@ -226,7 +217,11 @@ def report(options: argparse.Namespace) -> int:
     try:
         folders = stored(options.profile, options.dataset) if options.profile else _committed()
     except UserError:
-        _check_known(options.profile, options.dataset)
+        from unlearnkit.data.sources import find
+        from unlearnkit.study import load_profile
+
+        own = load_profile(options.profile)["dataset"]
+        find(options.dataset or own)  # there may be none because a name is wrong
         raise
     # Where two are drawn into one folder, this machine's own: it comes last.
     for study in {study.output: study for study in map(read_study, folders)}.values():
@@ -234,19 +229,6 @@ def report(options: argparse.Namespace) -> int:
         publish_all(study, lambda line: _say(f"  {line}"))
         print(f"Tables and figures: {study.output}")
     return 0
-
-
-def _check_known(profile: str, dataset: str | None) -> None:
-    """Raise an error if no command could compute such a study."""
-    from unlearnkit.data import DATASETS
-    from unlearnkit.study import load_profile
-
-    own = load_profile(profile)["dataset"]
-    folder = source_folder(dataset or own)
-    if folder and not folder.is_dir():
-        raise UserError(f"no folder {folder}")
-    if not folder and (dataset or own) not in DATASETS:
-        raise unknown("dataset", dataset or own, [*DATASETS, "folder:PATH"])
 
 
 def readme(options: argparse.Namespace) -> int:

@@ -38,10 +38,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a plain file of at most `LARGEST` bytes.
+    """Return the content of a plain file of at most `LARGEST` bytes; else `Unreadable`.
 
-    `FileNotFoundError` if nothing is there, `Unreadable` if it is another thing, `UserError` if
-    the system does not let it be read.
+    `FileNotFoundError` if nothing is there, `UserError` if the system does not let it be read.
     """
     try:
         if path.stat().st_size <= LARGEST and path.is_file():
@@ -77,10 +76,7 @@ def set_aside(path: Path, what: str) -> None:
 
 
 def source_folder(dataset: str) -> Path | None:
-    """Return the folder that 'folder:PATH' names, there or not; None for other data sets.
-
-    `UserError` if no folder can have that name.
-    """
+    """Return the folder that 'folder:PATH' names, there or not; None for other data sets."""
     kind, colon, path = dataset.partition(":")
     if kind != "folder" or not colon:
         return None
@@ -108,10 +104,3 @@ def default_folder() -> Path:
 def output_folder() -> Path:
     """Return where figures/ and executed/ are written: $UNLEARNKIT_OUTPUT, or the project."""
     return Path(os.environ.get("UNLEARNKIT_OUTPUT") or project_folder())
-
-
-def cpu_count() -> int:
-    """Return how many cores this process may use, by its affinity and its container's limit."""
-    import joblib
-
-    return joblib.cpu_count()

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class Cell:
         # Names of classes, models and methods may hold anything, slashes included.
         return "_".join(quote(word, safe="") for word in words) + f"_seed{self.seed}{at}"
 
+    @property
+    def original(self) -> "Cell":
+        """The original that the cell starts from."""
+        return replace(self, method="original", scope="all", progress=1.0)
+
     def __str__(self) -> str:
         at = "" if self.progress == 1 else f" at {100 * self.progress:.0f} %"
         scope = "" if self.scope == "all" else f" {self.scope}"
@@ -75,8 +80,8 @@ class Samples:
 class Results:
     """All results of a study, as `write` lays them down and `read` finds them.
 
-    `study` is the same on every machine: profile, data set, split hashes, number of cells asked
-    for. `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
+    `study`, the same on every machine: profile, data set, split hashes, number of cells asked for.
+    `machine`: date, commit, versions, hardware, and each cell's seconds and peak memory.
     """
 
     study: dict[str, Any]

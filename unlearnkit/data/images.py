@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from unlearnkit.errors import UserError, one_line
-from unlearnkit.files import cpu_count
 
 # By format, not by any that Pillow knows: some of them start other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")

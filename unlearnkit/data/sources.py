@@ -32,13 +32,12 @@ DATASETS: dict[str, tuple[Callable, bool, int | None]] = {}  # name: function, f
 def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
     """Register the arrays a function returns as a data set; registering again replaces it.
 
-    The function returns (train_images, train_labels, test_images, test_labels), with the class
-    names as a fifth item if they are not '0', '1', …. Images are arrays or tensors, uint8 or float
-    in [0, 1], [N, H, W, C], [N, C, H, W] or grey [N, H, W]; labels integers [N]. If it has a
-    parameter `root`, it is given the folder of downloads.
+    The function, given the folder of downloads if it has a parameter `root`, returns train_images,
+    train_labels, test_images, test_labels and, if they are not '0', '1', …, the class names. Images
+    are uint8 or float in [0, 1], [N, H, W, C], [N, C, H, W] or [N, H, W]; labels integers [N].
 
-    `name` is what to `load` it by, without a colon; `flip` tells whether a mirrored image keeps its
-    class; `size` is the side in pixels where `load` is given none, None for the images' own.
+    `name` has no colon; `flip` tells whether a mirrored image keeps its class; `size` is the side
+    in pixels where `load` is given none, None for the images' own.
     """
     if not isinstance(name, str) or not name.strip() or ":" in name:
         raise UserError(f'data set name {name!r} is not allowed; write @dataset("name"), no colon')
@@ -48,6 +47,16 @@ def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
         return function
 
     return register
+
+
+def find(name: str) -> Path | None:
+    """Return the folder of 'folder:PATH', None for one of `DATASETS`; `UserError` if neither."""
+    folder = source_folder(name)
+    if folder is None and name not in DATASETS:
+        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
+    if folder and not folder.is_dir():
+        raise UserError(f"no folder {folder}; {_LAYOUT}")
+    return folder
 
 
 def load(
@@ -65,25 +74,21 @@ def load(
     in pixels to resize every image to (square, antialiased bilinear); None keeps the images' own
     size, 16 for digits, 32 for fashion-mnist and folders. `train_images` and `test_images` are the
     most to take, stratified, by a fixed seed; a folder's others are not read. `root` is where
-    downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit.
-
-    `UserError` on an unknown name, a missing or empty folder, fewer than two classes, a class
-    missing from train or test, unreadable images, arrays that do not fit, no network.
+    downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit. `UserError` on whatever
+    makes no data set of two or more classes, each in train and test.
     """
     limits = {"train_images": train_images, "test_images": test_images}
     for key, value in {"size": size, **limits}.items():
         if value is not None and (type(value) is not int or value < 1):
             raise UserError(f"{key}={value!r} is not allowed; give a whole number from 1, or None")
-    if folder := source_folder(str(name)):
+    if folder := find(str(name)):
         title, flip, size, fetch = f"folder:{folder.name}", True, size or 32, decoded
         *halves, classes = _from_folder(folder)
-    elif name in DATASETS:
+    else:
         function, flip, own = DATASETS[name]
         title, size, fetch = name, size or own, resized
         root = Path(root or os.environ.get("UNLEARNKIT_DATA") or "~/.cache/unlearnkit").expanduser()
         *halves, classes = _from_function(f"dataset {name!r}", function, root, size)
-    else:
-        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
     for text in (str(folder or name), *classes):
         if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
             raise UserError(f"name {text!r} has characters that cannot be shown; rename it")
@@ -115,9 +120,7 @@ def _from_function(what: str, function: Callable, root: Path, size: int | None) 
     """Return (images, labels) of train and test, and the classes, of a registered function."""
     arrays = function(root=root) if "root" in inspect.signature(function).parameters else function()
     if not isinstance(arrays, tuple | list) or len(arrays) not in (4, 5):
-        wanted = (
-            "train_images, train_labels, test_images, test_labels and, if you like, class names"
-        )
+        wanted = "train_images, train_labels, test_images, test_labels[, class names]"
         raise UserError(f"{what} must return {wanted}")
     train = checked(f"{what}, train", *arrays[:2])
     test = checked(f"{what}, test", *arrays[2:4])
@@ -165,11 +168,10 @@ def write_folder(data: ImageData, folder: Path | str) -> Path:
 
     Files that are there already are left alone; `UserError` if the folder cannot be written to.
     """
-    train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
     try:
-        for half, (images, labels) in {"train": train, "test": test}.items():
-            pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-            for number, label in enumerate(labels.tolist()):
+        for half in ("train", "test"):
+            pixels = getattr(data, f"{half}_images").permute(0, 2, 3, 1).cpu().numpy()
+            for number, label in enumerate(getattr(data, f"{half}_labels").tolist()):
                 path = Path(folder) / half / data.classes[label] / f"{number:05d}.png"
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,10 +200,8 @@ def _downloading(name: str, files: str, root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         yield
     except Exception as error:  # damaged archives raise errors of any type
-        raise UserError(
-            f"cannot get dataset {name!r} ({one_line(error)}); put {files} into {root} "
-            "and run again, or use --dataset folder:PATH (your own images) or --dataset digits"
-        ) from error
+        ways = f"put {files} into {root}, or use --dataset folder:PATH or --dataset digits"
+        raise UserError(f"cannot get dataset {name!r} ({one_line(error)}); {ways}") from error
     finally:
         socket.setdefaulttimeout(former)
 

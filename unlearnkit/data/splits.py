@@ -1,23 +1,18 @@
-"""Who is retained, forgotten, held out: seeded, stratified index lists, saved and checked."""
+"""Who is retained, forgotten, held out: seeded, stratified index lists."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unlearnkit.data.images import ImageData
-from unlearnkit.errors import Unreadable, UserError, unknown
-from unlearnkit.files import read_json, write_atomic
+from unlearnkit.errors import UserError, unknown
 from unlearnkit.seeding import stream
 
-_LISTS = ("retain", "forget", "validation", "test")
-_FACTS = ("forget_spec", "seed", "forgotten_class")
-_FORMAT = "unlearnkit-split-1"
+LISTS = ("retain", "forget", "validation", "test")
 
 
 def apportion(counts: list[int], total: int, at_least: int = 0) -> list[int]:
@@ -55,16 +50,13 @@ class Split:
     """Sorted int64 index lists into one `ImageData`.
 
     `retain`, `forget` and `validation` are disjoint positions among the training images, `test`
-    all those among the test images. `forget_spec` is what was asked to be forgotten, 'random:0.1'
-    or 'class:3', `seed` that of the validation images.
+    all those among the test images. `forgotten_class` is the label of 'class:C', else None.
     """
 
     retain: Tensor
     forget: Tensor
     validation: Tensor
     test: Tensor
-    forget_spec: str
-    seed: int
     forgotten_class: int | None = None
 
     @property
@@ -76,30 +68,10 @@ class Split:
     def hash(self) -> str:
         """SHA-256 (hex) over the four index lists."""
         digest = hashlib.sha256()
-        for name in _LISTS:
+        for name in LISTS:
             indices = getattr(self, name).cpu().numpy().astype("<i8")
             digest.update(f"{name}:{len(indices)}:".encode() + indices.tobytes())
         return digest.hexdigest()
-
-    def save(self, path: str | Path) -> None:
-        """Write the split as JSON, whole or not at all, over what is there; else UserError."""
-        content = {"format": _FORMAT, "hash": self.hash}
-        content |= {name: getattr(self, name) for name in _FACTS}
-        content["indices"] = {name: getattr(self, name).tolist() for name in _LISTS}
-        write_atomic(Path(path), json.dumps(content))
-
-    @staticmethod
-    def load(path: str | Path) -> "Split":
-        """Read what `save` wrote: `FileNotFoundError` if none did, `Unreadable` if it changed."""
-        content = read_json(Path(path))
-        try:
-            lists = [torch.tensor(content["indices"][n], dtype=torch.int64) for n in _LISTS]
-            split = Split(*lists, *(content[name] for name in _FACTS))
-            if (content["format"], content["hash"]) == (_FORMAT, split.hash):
-                return split
-        except (ValueError, KeyError, TypeError, OverflowError, RuntimeError):
-            pass  # not even lists of whole numbers
-        raise Unreadable(f"{path} is not a sound split file; make it again with make_split")
 
 
 def make_split(
@@ -110,10 +82,8 @@ def make_split(
     `forget` is 'random:F', the fraction 0 < F < 1 of the training images (validation ones left
     out), stratified; or 'class:C', all of one class: its name or, where none is called so, its
     position. `validation` is the fraction of the training images held out, in [0, 1), chosen by
-    `seed` alone; `forget_seed` chooses the forget set, by default `seed`.
-
-    `UserError` on a malformed `forget`, an unknown class, a fraction out of range, or one that
-    leaves a class without images to train on or retain.
+    `seed` alone; `forget_seed` chooses the forget set, by default `seed`. `UserError` on any other
+    value, or a fraction that leaves a class without images to train on or retain.
     """
     if not 0 <= validation < 1:
         raise UserError(f"validation fraction {validation} is out of range; give 0 <= fraction < 1")
@@ -135,7 +105,7 @@ def make_split(
     if label is None:
         _check_classes(labels[retain], data.classes, f"forget {forget!r}", "retain")
     test = torch.arange(len(data.test_labels))
-    return Split(retain, forgotten, held, test, forget, seed, label)
+    return Split(retain, forgotten, held, test, label)
 
 
 def _parsed(forget: str, classes: tuple[str, ...]) -> tuple[float, int | None]:

@@ -36,10 +36,7 @@ class _OneJob(WorkerPlugin):
 
 
 class Cluster(Executor):
-    """A Dask cluster as an executor; `workers` is how many it had at first.
-
-    Dask itself moves the jobs of a worker that died to another one.
-    """
+    """A Dask cluster as an executor, of so many `workers` at first; it replaces one that died."""
 
     def __init__(self, client: Client) -> None:
         self.client = client

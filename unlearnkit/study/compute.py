@@ -7,17 +7,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import torch
 from cloudpickle import dumps, loads
+from joblib import cpu_count
 from tqdm import tqdm
 
 from unlearnkit.attacks import ATTACKS
-from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError, one_line
-from unlearnkit.files import cpu_count
 from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
 from unlearnkit.results import Cell
@@ -25,8 +24,8 @@ from unlearnkit.study.lab import Lab
 from unlearnkit.study.machine import pick_device
 from unlearnkit.study.plan import Plan, training_of
 from unlearnkit.study.store import Store
-from unlearnkit.study.workers import Processes
 from unlearnkit.training import OutOfTime
+from unlearnkit.workers import Processes
 
 DATA = ("train_images", "train_labels", "test_images", "test_labels")
 REGISTRIES = (METHODS, ATTACKS, MEASURES)
@@ -37,10 +36,7 @@ _ONE_JOB = threading.Lock()  # torch's random state and threads are the process'
 
 @dataclass
 class Outcome:
-    """How a computation ended: how many cells are done, and which failed, with the error.
-
-    `stopped`: the deadline passed; the next call goes on from here.
-    """
+    """How many cells were done, which failed, with the error, and whether the deadline passed."""
 
     done: int = 0
     failed: list[tuple[Cell, Exception]] = field(default_factory=list)
@@ -64,16 +60,15 @@ def compute(
 ) -> Outcome:
     """Compute all that `plan` lacks, several cells at a time; `report` is given a line of each.
 
-    A cell that fails does not stop the others. What is done is stored at once, so a computation
-    that was cut off goes on where it was. A cell whose worker died is tried once more.
+    A cell that fails does not stop the others; one whose worker died is tried once more. What is
+    done is stored at once: the next call goes on from there. `deadline` is the `time.time()` at
+    which to stop after the epoch or measurement under way.
 
     `workers` are processes of this machine, `default_workers` if None; one is this process. Each
-    computes with its share of the cores; the number of threads changes the last digits of a result,
-    nothing else about the processes does. An `executor` computes instead, with the threads it has:
-    anything like `concurrent.futures`' whose workers are processes that see the store's folder. It
-    works on `device`, by default a GPU where there is one; `workers` says how many it has, to be
-    noted; what fails there is tried twice. `deadline` is the `time.time()` at which to stop after
-    the epoch or measurement under way.
+    has its share of the cores: the number of threads changes a result's last digits. An `executor`
+    like `concurrent.futures`', whose processes see the store's folder, computes instead, with the
+    threads it has, on `device`, by default a GPU where there is one. What fails there is tried
+    twice; `workers`, how many it has, is noted.
     """
     jobs, outcome, began = plan.jobs, Outcome(), time.monotonic()
     if not jobs:
@@ -121,8 +116,8 @@ def _ended(
 ) -> Iterator[tuple[Cell, *Ended]]:
     """Yield (job, seconds, error, traceback) as jobs end, none begun before what it needs.
 
-    No more than the number of `own` workers are handed over, or all: what is handed over early
-    would go before the jobs of an earlier seed that still wait for their original.
+    One job for each of `own` workers is handed over, or all: more would go before the jobs of an
+    earlier seed that still wait for their original.
     """
     waiting, unfinished, running, tried = list(jobs), set(jobs), {}, set()
     try:
@@ -175,7 +170,7 @@ def _payload(
     data, store = lab.data.to("cpu"), lab.store
     if store.get_tensors("data", data.fingerprint) is None:
         store.put_tensors("data", data.fingerprint, {part: getattr(data, part) for part in DATA})
-    about = (data.name, data.classes, data.flip, data.fingerprint)
+    about = (data.fingerprint, replace(data, **dict.fromkeys(DATA)))  # without its tensors
     # What a notebook registered goes by value; a module registers its own when it is imported.
     told = (os.getpid(), REGISTRIES, lab.profile, about, store.folder.resolve(), device)
     return dumps((*told, lab.forget_seed, deadline, workers, threads))
@@ -199,12 +194,12 @@ def _open(payload: bytes) -> tuple[Lab, int]:
         tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
     for here, theirs in zip(REGISTRIES, registries, strict=True):
         here.update(theirs)
-    name, classes, flip, fingerprint = about
+    fingerprint, empty = about
     tensors = Store(folder).get_tensors("data", fingerprint)
     if tensors is None:
         raise UserError(f"no data in {folder}; all workers have to see the store's folder")
-    data = ImageData(name, classes, *(tensors[part] for part in DATA), flip=flip)
-    lab = Lab(profile, data, Store(folder), device=pick_device(device), forget_seed=forget_seed)
+    data, device = replace(empty, **tensors), pick_device(device)
+    lab = Lab(profile, data, Store(folder), device=device, forget_seed=forget_seed)
     lab.deadline, lab.workers, threads = how
     return lab, threads
 

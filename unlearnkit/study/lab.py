@@ -1,5 +1,6 @@
 """The stages of a study's cells: what each result depends on, and how it is computed and stored."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -13,14 +14,12 @@ from unlearnkit import measures, methods, models
 from unlearnkit.attacks import attack_options, get_attack
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
-from unlearnkit.data.splits import Split, make_split
-from unlearnkit.errors import Unreadable
+from unlearnkit.data.splits import LISTS, Split, make_split
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Stage, index_key, original_of
-from unlearnkit.study.store import Entry, Store
+from unlearnkit.study.store import Entry, Stage, Store
 from unlearnkit.training import OutOfTime, parse_recipe, train
 
 MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
@@ -32,9 +31,8 @@ ON = ("model", "data", "split", "version", "norm", "nested", "source")
 class Lab:
     """A profile on a data set, with a store, and a device to compute on.
 
-    With a `forget_seed` it is for choosing rates: that seed draws the forget sets, and no more
-    than quality is measured. `deadline` is the `time.time()` to stop at; `workers`, noted beside
-    the results, how many of them were made at a time.
+    With a `forget_seed`, for choosing rates, it draws the forget sets, and only quality is
+    measured. `deadline` is the `time.time()` to stop at; `workers` is noted beside the results.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Lab:
         fresh |= {"data": self.data.train_fingerprint, "size": self.data.image_size}
         if cell.method == "original":
             recipe = self._recipe(self.profile.recipe(cell.architecture))
-            spec = {**fresh, "images": index_key(self.trained_on(cell.seed)), "recipe": recipe}
+            spec = {**fresh, "images": _index_key(self.trained_on(cell.seed)), "recipe": recipe}
             if cell.progress < 1:
                 spec["epochs_done"] = round(cell.progress * recipe["epochs"])
             return Stage(cell, "original", spec)
@@ -77,11 +75,11 @@ class Lab:
         chosen = self._recipe(self.profile.hyperparameters(cell.method, cell.architecture))
         spec = {"method": cell.method, "method_version": methods.get(cell.method).version}
         spec |= {"scope": cell.scope, "seed": cell.seed, "hyperparameters": chosen}
-        spec |= {"retain": index_key(split.retain), "forget": index_key(split.forget)}
+        spec |= {"retain": _index_key(split.retain), "forget": _index_key(split.forget)}
         if cell.method == "retrain":
             spec["fresh"] = fresh
         if cell.method != "retrain" or cell.scope != "all":
-            spec["original"] = self.model_stage(original_of(cell)).key
+            spec["original"] = self.model_stage(cell.original).key
         return Stage(cell, "unlearn", spec)
 
     def stages(self, cell: Cell) -> list[Stage]:
@@ -112,7 +110,7 @@ class Lab:
             }
             found.append(Stage(cell, "robustness", {**spec, **own}))
             if entry["transfer"] and cell.progress == 1:
-                source = {"source": self.model_stage(original_of(cell)).key}
+                source = {"source": self.model_stage(cell.original).key}
                 found.append(Stage(cell, "transfer", {**spec, **own, **source}))
         return found
 
@@ -172,7 +170,7 @@ class Lab:
 
     def _train_original(self, asked: Stage) -> None:
         """Train an original; store it and its checkpoints, those that are lacking."""
-        cell, finished = asked.cell, self.model_stage(original_of(asked.cell))
+        cell, finished = asked.cell, self.model_stage(asked.cell.original)
         recipe = parse_recipe(finished.spec["recipe"], cell.architecture)
         parts = [at for at in {*self.profile["checkpoints"], cell.progress} if at < 1]
         stages = [self.model_stage(replace(cell, progress=at)) for at in parts]
@@ -216,7 +214,7 @@ class Lab:
         start = self.fresh_model(cell.architecture, cell.seed) if afresh else None
         made = methods.unlearn(
             cell.method,
-            start or self.model(original_of(cell)),
+            start or self.model(cell.original),
             self.data,
             self.split(cell.forget, cell.seed),
             hyperparameters=stage.spec["hyperparameters"],
@@ -236,7 +234,7 @@ class Lab:
         with self.store.lock("adversarial", key, self.deadline):
             stored = self.store.get_tensors("adversarial", key)
             if stored is None:
-                source, split = self.model(original_of(cell)), self.split(cell.forget, cell.seed)
+                source, split = self.model(cell.original), self.split(cell.forget, cell.seed)
                 stored = {"images": measures.adversarial(source, self.data, split, **how)}
                 self.store.put_tensors("adversarial", key, stored)
         return stored["images"]
@@ -266,13 +264,10 @@ class Lab:
         """Write the study's splits into the store, for the record, where they are not yet."""
         for entry in self.profile["forget"]:
             for split in (self.split(entry["set"], seed) for seed in entry["seeds"]):
-                path = self.store.path("splits", split.hash[:20])
-                try:
-                    sound = Split.load(path).hash == split.hash
-                except (FileNotFoundError, Unreadable):
-                    sound = False
-                if not sound:
-                    split.save(path)
+                key = split.hash[:20]
+                if self.store.get_tensors("splits", key) is None:
+                    lists = {part: getattr(split, part) for part in LISTS}
+                    self.store.put_tensors("splits", key, lists)
 
     def _recipe(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters as they act: mirrored only where the data allow it."""
@@ -289,6 +284,10 @@ def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
     )
     title = profile.values.get("stand_in", {}).get(data.name.removeprefix("folder:"))
     return replace(data, name=title) if title else data
+
+
+def _index_key(index: Tensor) -> str:
+    return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
 
 
 def _memory(count: MemoryCount) -> dict[str, int]:

@@ -26,9 +26,7 @@ def pick_device(name: str | None = None) -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d{0,2}))?", name, re.ASCII):
         raise UserError(f"unknown device {name!r}; known: cpu, cuda, cuda:0, ...")
     if kind == "cuda" and int(number or 0) >= seen:
-        raise UserError(
-            f"device {name} asked for, but this machine's torch sees {seen or 'no'} GPU; use cpu"
-        )
+        raise UserError(f"no device {name}: this machine's torch sees {seen or 'no'} GPU; use cpu")
     return torch.device(name)
 
 

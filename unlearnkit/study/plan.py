@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.stages import Stage, original_of
+from unlearnkit.study.store import Stage
 
 
 def cells_of(profile: Profile) -> list[Cell]:
@@ -28,19 +28,16 @@ def cells_of(profile: Profile) -> list[Cell]:
 
 
 def training_of(cell: Cell) -> Cell | None:
-    """Return the job to do before a cell: to train its original, for whatever is forgotten.
-
-    Retrain's, too: it is attacked with the original's images. A training needs none.
-    """
-    return replace(original_of(cell), forget="") if cell.forget else None
+    """Return the job to do before a cell: to train its original, Retrain's too; None of its own."""
+    return replace(cell.original, forget="") if cell.forget else None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be computed: only `missing` cells lack stages; `stages` counts all, stored or not.
+    """What is to be computed: `missing` are the cells that lack stages, `stages` counts all.
 
-    `jobs` come forget set by forget set and seed by seed, trainings first (see `training_of`): what
-    is cut off is whole for some seeds of the first forget set, not in parts for all.
+    `jobs` come forget set by forget set, seed by seed, trainings first (see `training_of`): what is
+    cut off is whole for some seeds of the first forget set.
     """
 
     cells: list[Cell]
@@ -54,10 +51,7 @@ class Plan:
         return sum(map(len, self.missing.values()))
 
     def seconds(self, recorded: Mapping[str, Mapping[str, float]]) -> float | None:
-        """Return the expected worker-seconds, or None where nothing like it was recorded.
-
-        `recorded` maps a cell's name to the seconds of each of its stages (see `Stage.label`).
-        """
+        """Return the expected worker-seconds from `recorded_walls`; None if nothing is like it."""
         similar = defaultdict(list)
         for name, walls in recorded.items():
             for label, seconds in walls.items():
@@ -88,7 +82,7 @@ def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
         if lacking:
             missing[cell] = lacking
             jobs[cell] = None
-        if names & {"unlearn", "transfer"} and look(lab.model_stage(original_of(cell))):
+        if names & {"unlearn", "transfer"} and look(lab.model_stage(cell.original)):
             names.add("original")
         if "original" in names:
             jobs[training_of(cell)] = None

@@ -29,10 +29,9 @@ LARGEST = {"epochs": 10**5, "batch_size": 10**6, "forget_batch_size": 10**6, "cr
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's settings.
+    """A study's settings; `name` is that of the file without ending, and of the results' folder.
 
-    `name` is that of the file without ending, and of the results' folder; `path` is from the root.
-    `values` are the tables of the file and of those it extends, numbers as written: 1 is not 1.0.
+    `path` is from the root; `values` are the file's tables and those of what it extends.
     """
 
     name: str
@@ -68,10 +67,7 @@ class Profile:
         return replace(self, values={**self.values, **values})
 
     def with_forget(self, forget: str) -> "Profile":
-        """Return this profile with another forget set in the place of its first one, everywhere.
-
-        The set becomes part of the name, and so of the folders of its results and figures.
-        """
+        """Return this profile with another first forget set, which becomes part of its name."""
         first = self["forget"][0]["set"]
         if forget == first:
             return self
@@ -94,14 +90,8 @@ def load_profile(name: str | Path) -> Profile:
     """Read and check a profile: one of `profile_names()`, or the path of a TOML file.
 
     With `extends = "NAME or path"` it takes over another profile: tables are merged key by key,
-    lists replaced whole. The modules it names under `modules`, on Python's path, are imported
-    before the rest is checked.
-
-    Raises
-    ------
-    UserError
-        Unknown profile, broken TOML, a key, value or network that is not allowed, or a name that
-        the folder of its results may not have.
+    lists replaced whole. The modules named under `modules` are imported before the rest is checked.
+    A `UserError` names what is not allowed: name, TOML, key, value or network.
     """
     path = _find(name, Path())
     try:

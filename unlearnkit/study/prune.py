@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder
@@ -21,18 +20,10 @@ FOLDERS = (*STAGE_VERSIONS, "unfinished", "locks", "splits", "data")
 HOUR = 3600.0
 
 
-class Unneeded(NamedTuple):
-    """A file or folder that can go: how many bytes it has, and why."""
-
-    path: Path
-    bytes: int
-    why: str
-
-
 def known_labs() -> list[Lab]:
-    """Return a lab for each study that was ever begun with this machine's store.
+    """Return a lab for each study ever begun with this machine's store.
 
-    A `UserError` names the study whose profile or data cannot be read: its needs are unknown then.
+    A `UserError` names one whose profile or data cannot be read.
     """
     labs = []
     for folder in sorted(path.parent for path in own_results("").glob("*/source.txt")):
@@ -42,15 +33,13 @@ def known_labs() -> list[Lab]:
             place = "folder:" if Path(source["dataset"]).is_absolute() else ""
             labs.append(open_lab(profile, place + source["dataset"]))
         except UserError as error:
-            raise UserError(
-                f"what study {folder.name} needs cannot be told ({error}); if it is no longer "
-                f"wanted, delete {folder}"
-            ) from None
+            what = f"what study {folder.name} needs cannot be told ({error})"
+            raise UserError(f"{what}; if it is no longer wanted, delete {folder}") from None
     return labs
 
 
-def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
-    """Return what no study of `labs` asks for, and what kills and damage left behind."""
+def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
+    """Return what no study of `labs` asks for, and what kills and damage left: path -> why."""
     keys = set()
     for lab in labs:
         sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
@@ -60,31 +49,25 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> list[Unneeded]:
             for stage in (stage for cell in cells for stage in part.stages(cell)):
                 keys |= {stage.key, stage.key_without("epochs_done")}
                 keys |= {stage.key_without("model", "adversarial")}
-    found = []
+    found = {}
     for path in sorted(path for name in FOLDERS for path in (store.folder / name).glob("*")):
         key = path.name.split(".")[0].rpartition("-")[2]
         if path.name.endswith(".damaged"):
-            found.append((path, "set aside as damaged"))
+            found[path] = "set aside as damaged"
         elif key not in keys and not path.name.startswith((".", "results-")):
-            found.append((path, "of no known study"))
+            found[path] = "of no known study"
     for path in sorted(store.folder.glob("**/.*.*")):
         if time.time() - path.stat().st_mtime > HOUR:  # not one that is being written
-            found.append((path, "left by a write that was cut off"))
-    return [Unneeded(path, _bytes(path), why) for path, why in found]
-
-
-def _bytes(path: Path) -> int:
-    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
+            found[path] = "left by a write that was cut off"
+    return found
 
 
 def prune(*, delete: bool = False, report: Callable[[str], None] = print) -> int:
-    """Tell what this machine's store could do without, folder by folder; `delete` it if asked to.
-
-    Returns the exit status, 0.
-    """
+    """Tell what the store could do without, folder by folder, or `delete` it; return status 0."""
     folders: dict[tuple[Path, str], list[int]] = defaultdict(list)
-    for path, size, why in unneeded(Store(default_folder()), known_labs()):
-        folders[path.parent, why].append(size)
+    for path, why in unneeded(Store(default_folder()), known_labs()).items():
+        parts = [part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file()]
+        folders[path.parent, why].append(sum(parts))
         if delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for (folder, why), sizes in folders.items():

@@ -22,12 +22,10 @@ class Comparison(NamedTuple):
 
 
 def compare(ours: Results, committed: Results, *, points: float, ratio: float) -> list[Comparison]:
-    """Compare results cell by cell.
+    """Compare results cell by cell: on another processor, training rounds differently.
 
-    `points` is the tolerance of accuracies, in percent points. `ratio` is that of a layer's spreads
+    `points` is the tolerance of accuracies, in percent points; `ratio` that of a layer's spreads
     and of what methods report: the largest difference of a row as a share of its largest value.
-    Training on another processor rounds differently, so results repeat to the last digit only on
-    the machine that made them.
     """
     mine, theirs = ({r.cell.name: r.stages for r in some.records} for some in (ours, committed))
     names = sorted(mine.keys() | theirs.keys())
@@ -82,10 +80,7 @@ def _rows(stages: Stages) -> dict[str, list[float]]:
 
 
 def reproduction(ours: Results, committed: Results) -> str:
-    """Return the report's lines: how many cells of each verdict, and which are different.
-
-    The tolerances are those of our profile's [report].
-    """
+    """Return how many cells have each verdict, and which differ, by our profile's tolerances."""
     table = ours.study["settings"]["report"]
     points, ratio = table["tolerance_points"], table["tolerance_ratio"]
     compared = compare(ours, committed, points=points, ratio=ratio)

@@ -10,6 +10,7 @@ import torch
 from unlearnkit import results as files
 from unlearnkit.attacks import get_attack
 from unlearnkit.data import ImageData
+from unlearnkit.data.splits import LISTS
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder, source_folder
 from unlearnkit.measures import MEASURES
@@ -62,20 +63,15 @@ def open_lab(
     data: ImageData | None = None,
     device: str | None = None,
 ) -> Lab:
-    """Return the lab of `profile` on its data set, or on another, with this machine's store.
-
-    A `UserError` tells if this machine's results of that name are of another folder or profile.
-    """
+    """Return a study's lab; `UserError` if results of its name are of another folder or profile."""
     name, ours = name_of(profile, dataset), _source(profile, dataset)
     for what, other in source_of(name).items():
         there, here = Path(other), Path(ours[what])
         if there == here or not (there.is_absolute() and here.is_absolute() and there.exists()):
             continue  # the same, or moved, or not at a place of its own
         if there.is_dir() or there.read_bytes() != here.read_bytes():
-            raise UserError(
-                f"the results called {name} are those of {there}, not of {here}; rename one of the "
-                f"two, or delete {own_results(name)}"
-            )
+            what = f"the results called {name} are those of {there}, not of {here}"
+            raise UserError(f"{what}; rename one of the two, or delete {own_results(name)}")
     data = load_data(profile, dataset) if data is None else data
     return Lab(profile, data, Store(default_folder()), device=pick_device(device))
 
@@ -90,8 +86,8 @@ def run_study(
 ) -> Path:
     """Compute what this machine's store lacks of a study; return the folder of its results.
 
-    `dataset` is any name `unlearnkit.data.load` takes, by default the profile's own; `data` the
-    data set itself, if loaded already. A `UserError` names a cell that failed; others are stored.
+    `dataset` is any name `unlearnkit.data.load` takes, `data` the data set if loaded already.
+    A `UserError` names a cell that failed; others are stored.
     """
     dataset = data.name if data is not None and dataset is None else dataset
     lab = open_lab(profile, dataset, data=data, device=device)
@@ -122,10 +118,10 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
         records.append(Record(cell, stages))
         facts |= {entry.key: entry.machine for entry in found.values()}
         made = next(iter(found.values())).machine
-        times[cell.name] = {name: made.get(name) for name in ("seconds", "peak_memory")}
-        times[cell.name] |= {name: made[name] for name in SPEED_FACTS if name in made}
         walls = {n: round(e.machine.get("wall", 0.0), 3) for n, e in found.items()}
-        times[cell.name]["walls"] = walls
+        cost = {name: made.get(name) for name in ("seconds", "peak_memory")}
+        speed = {name: made[name] for name in SPEED_FACTS if name in made}
+        times[cell.name] = {**cost, **speed, "walls": walls}
     machine = {**_machine(list(facts.values())), "cells": times}
     labels = lab.data.train_labels.cpu()  # eight images of each of the first ten classes
     first = torch.cat([(labels == label).nonzero()[:8, 0] for label in range(10)])
@@ -164,8 +160,7 @@ def _study(lab: Lab) -> dict[str, Any]:
     data, profile, splits = lab.data, lab.profile, {}
     for forget, seed in ((e["set"], seed) for e in profile["forget"] for seed in e["seeds"]):
         split = lab.split(forget, seed)
-        parts = ("retain", "forget", "validation", "test")
-        sizes = {part: len(getattr(split, part)) for part in parts}
+        sizes = {part: len(getattr(split, part)) for part in LISTS}
         splits[f"{forget} seed {seed}"] = {**sizes, "hash": split.hash[:20]}
     chosen = sorted((METHODS[name] for name in profile["methods"]), key=lambda m: m.order)
     extra = [MEASURES[name] for name in profile["measure"].get("extra", [])]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from unlearnkit.errors import Unreadable, UserError
 from unlearnkit.files import read_json, set_aside, write_atomic
+from unlearnkit.results import Cell
 from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
 from unlearnkit.training import OutOfTime
 
@@ -44,15 +46,34 @@ def _sha(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A stored result: `value`, the same everywhere up to rounding, and who made it: `machine`.
+class Stage:
+    """A step of a cell: its name, and the spec its key is made of."""
 
-    `machine` has `seconds`, `peak_memory`, `date`, ...
-    """
+    cell: Cell
+    name: str
+    spec: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """The key the result is stored under."""
+        return key_of(self.name, self.spec)
+
+    @property
+    def label(self) -> str:
+        """What results call it: the name, with the attack's or the measure's."""
+        return f"{self.name}/{self.spec['name']}" if "name" in self.spec else self.name
+
+    def key_without(self, field: str, name: str = "") -> str:
+        """Return the key of what several stages share, that differ in a field of their spec."""
+        spec = {key: value for key, value in self.spec.items() if key != field}
+        return key_of(name or self.name, spec)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result: `value`, the same everywhere up to rounding; `machine`: seconds, date, ..."""
 
     key: str
-    stage: str
-    spec: dict[str, Any]
     value: Any
     machine: dict[str, Any]
 
@@ -92,15 +113,13 @@ class Store:
             body = {name: whole[name] for name in ("stage", "spec", "value", "machine")}
             if whole["checksum"] == _sha(body):
                 if body["stage"] == stage and key_of(stage, body["spec"]) == key:
-                    return Entry(key, **body)
+                    return Entry(key, body["value"], body["machine"])
                 what = "another stage's result"
         except FileNotFoundError:
             return None
-        except UserError as error:
-            if not isinstance(error, Unreadable):  # the system does not let it be read
-                raise
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass  # not a number, no names in it, nested too deeply
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, UserError) and not isinstance(error, Unreadable):
+                raise  # the system does not let it be read
         if repair:
             set_aside(path, what)
         return None

@@ -13,8 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from unlearnkit.data import ImageData
-from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.results import SWEEP_COLUMNS, Cell
@@ -22,23 +20,8 @@ from unlearnkit.study.compute import compute, default_workers
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import Profile
-from unlearnkit.study.workers import Processes
 from unlearnkit.training import TrainingDiverged
-
-
-def held_out(profile: Profile, data: ImageData) -> ImageData:
-    """Return `data` with the validation images of the sweep's seed in the test images' place.
-
-    A `UserError` tells of a profile that keeps no validation images, or has no [sweep].
-    """
-    if "sweep" not in profile.values:
-        raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
-    forget, seed = profile["forget"][0]["set"], profile["sweep"]["seed"]
-    split = make_split(data, forget=forget, validation=profile["validation"], seed=seed)
-    if not len(split.validation):
-        raise UserError(f"profile {profile.name} keeps no validation images to choose rates on")
-    index = split.validation.to(data.train_images.device)
-    return replace(data, test_images=data.train_images[index], test_labels=data.train_labels[index])
+from unlearnkit.workers import Processes
 
 
 def run_sweep(
@@ -48,11 +31,11 @@ def run_sweep(
     deadline: float | None = None,
     report: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, bool]:
-    """Try every rate of the profile's [sweep]; what the store holds is not done again.
+    """Try every rate of the profile's [sweep] that the store lacks.
 
-    Returns the table, and whether all rates were tried before the deadline. The table has
-    `SWEEP_COLUMNS`: accuracies, MIA (%) and average gap (percent points) of each rate to four
-    decimals, Retrain's first; `chosen` marks the smallest gap. NaN where the training diverged.
+    Returns a table of `SWEEP_COLUMNS`, in % and percent points to four decimals, Retrain first,
+    NaN where the training diverged, and whether all were tried before the deadline. `chosen` marks
+    the smallest gap.
     """
     rows, whole = [], True
     workers = workers or default_workers(lab.device)
@@ -71,9 +54,17 @@ def run_sweep(
 
 
 def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
-    """Yield a lab and the cells to do with it: Retrain, then the rates one after the other."""
-    profile, data = lab.profile, held_out(lab.profile, lab.data.to("cpu"))
-    sweep, forget = profile["sweep"], profile["forget"][0]["set"]
+    """Yield a lab and the cells to do with it: Retrain, then the rates one after the other.
+
+    A `UserError` tells of a profile that has no [sweep], or keeps no validation images.
+    """
+    profile, data, forget = lab.profile, lab.data.to("cpu"), lab.profile["forget"][0]["set"]
+    if (sweep := profile.values.get("sweep")) is None:
+        raise UserError(f"profile {profile.name} has no [sweep] table; see profile cifar10's")
+    held = lab.split(forget, sweep["seed"]).validation
+    if not len(held):
+        raise UserError(f"profile {profile.name} keeps no validation images to choose rates on")
+    data = replace(data, test_images=data.train_images[held], test_labels=data.train_labels[held])
     entry = {"set": forget, "seeds": [sweep["seed"]], "scopes": ["all"]}
     base = profile.with_values(forget=[entry], attack=[])
     # A profile that extends another inherits its rates, also of what it leaves out.

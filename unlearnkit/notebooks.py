@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.files import cpu_count, project_folder
+from unlearnkit.files import project_folder
 
 try:
     import nbformat
@@ -22,15 +22,10 @@ except ImportError:  # the package itself needs no Jupyter
 
 
 def choose(names: Sequence[str]) -> list[Path]:
-    """Return the notebooks called `names`: a whole name, a path or a number; all if none is given.
-
-    A `UserError` tells of a name that fits none, or that papermill is not installed.
-    """
+    """Return the notebooks called `names`: names, paths or numbers; all if none is given."""
     if papermill is None:
-        raise UserError(
-            "running notebooks needs papermill; install it with ./run_all.sh, "
-            "or use `python -m unlearnkit compute`, which needs no Jupyter"
-        )
+        why = "use ./run_all.sh, which installs it, or `python -m unlearnkit compute`"
+        raise UserError(f"running notebooks needs papermill; {why}")
     paths = sorted((project_folder() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     known = {word: path for path in paths for word in (path.stem, path.stem[:2])}
     for name in names:
@@ -49,11 +44,11 @@ def execute(
     also: Mapping[str, Callable[[], Any]] | None = None,
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Execute notebooks into `folder`, `workers` at a time, each in a kernel of its own.
+    """Execute notebooks into `folder`, `workers` at a time; a failed one is kept as it ended.
 
     Each is given those of the `parameters` that its `parameters` cell has; `environment` is added
     to the kernels'. The functions of `also`, by title, are called beside them. Returns a line for
-    each that failed: its name and why. A failed notebook is kept as it ended.
+    each that failed: its name and why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
