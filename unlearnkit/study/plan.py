@@ -22,7 +22,8 @@ def cells_of(profile: Profile) -> list[Cell]:
                 cells += [
                     replace(original, method=method, scope=scope)
                     for scope in entry["scopes"]
-                    for method in entry.get("methods", profile["methods"])
+                    for method in profile["methods"]
+                    if method in entry.get("methods", [method])
                 ]
     return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 

@@ -95,7 +95,7 @@ class Forget(Table):
     set: str
     seeds: Annotated[list[Seed], Some, Once]
     scopes: Annotated[list[Literal[SCOPES]], Some, Once]
-    methods: Annotated[list[Method], Some, Once] | None = None
+    methods: Annotated[list[Method], Some, Once] | None = None  # of the study's; all if None
 
 
 class Sweep(Table):
@@ -169,9 +169,6 @@ class Settings(Table):
         if self.forget[0].methods:
             raise UserError("forget #1 is for all methods; name none")
         for number, entry in enumerate(self.forget, 1):
-            for name in entry.methods or []:
-                if name not in self.methods:
-                    raise unknown(f"method of forget #{number}", name, self.methods)
             if entry.methods is None and "all" not in entry.scopes:
                 raise UserError(f"forget #{number}.scopes must contain 'all'")
         for tables in (self.training, self.unlearning, *self.method.values()):
