@@ -33,15 +33,11 @@ def model(
     memory: float | None = None,
     **facts: Any,
 ) -> Model:
-    """Return one model's record, and what belongs to the machine that computed it.
+    """Return one model's record, and what belongs to the machine that computed it (`facts`).
 
-    quality : metric -> %
-    gap : reading of σ -> the fairness-gap of each layer
-    robust : attack -> ε (in 1/255, 0 is clean) -> % of the test images, 100 of each class: one
-        number, or one for each class. ``transfer/ATTACK``: of images made on the original.
-    log, measures : name -> what the method reports, a user's own measure
-    memory : training memory in bytes
-    facts : seconds, peak_memory (bytes), flop_per_image, matmul_rate
+    `gap` is by reading of σ and layer. `robust` is by attack (``transfer/ATTACK`` of images made
+    on the original) and ε in 1/255 (0 is clean): % of 100 test images of each class, one number
+    for all or one for each class. `memory` is in bytes.
     """
     cell = Cell(architecture, forget, method, scope, seed, progress)
     made = {"memory": {"total": memory}, "parameters": 1000, "log": log or {}}
@@ -113,7 +109,6 @@ def invented(
 
 
 def changed(one: Model, **cell: Any) -> Model:
-    """Return the same numbers of another model, e.g. with `seed=1`."""
     record, facts = one
     return replace(record, cell=replace(record.cell, **cell)), facts
 
@@ -154,7 +149,6 @@ def realistic(
 
 
 def few(**changes: Any) -> list[Model]:
-    """Return the models of a small `realistic` study, for what is drawn often."""
     small = {"architectures": ("small_vit",), "methods": ("original", "retrain", "cf", "salun")}
     small |= {"scopes": ("all", "last"), "checkpoints": (0.5,), "attacks": ("pgd",), "classes": 3}
     return realistic(**small | changes)

@@ -172,8 +172,12 @@ def test_an_attack_that_leaves_the_ball_is_brought_back():
     assert torch.allclose(perturb(model, images, labels, "wild", 0.1, seed=0), expected)
 
 
-def test_different_seeds_differ_and_batches_are_not_alike():
+def test_fgsm_is_a_naive_one_and_noise_differs_by_seed_and_batch():
     model, images, labels = toy_net()
+    clean = (images / 255).requires_grad_()
+    F.cross_entropy(model(clean), labels).backward()
+    expected = (clean + EPSILON * clean.grad.sign()).clamp(0, 1).detach()
+    assert (perturb(model, images, labels, "fgsm", EPSILON, seed=0) - expected).abs().max() < 1e-6
     images, labels = images[:1].expand(20, -1, -1, -1), labels[:1].expand(20)
     how = {"attack": "noise", "epsilon": 0.1, "batch_size": 10}
     first, second = (perturb(model, images, labels, seed=seed, **how) for seed in (0, 1))
@@ -216,14 +220,6 @@ def test_few_class_padding_lets_every_member_attack(monkeypatch):
     )
     toy = linear_toy()
     assert torch.equal(curve(*toy, "autoattack", [0.02])[0], holds(*toy, 0.02))
-
-
-def test_fgsm_equals_a_naive_one():
-    model, images, labels = toy_net()
-    clean = (images / 255).requires_grad_()
-    F.cross_entropy(model(clean), labels).backward()
-    expected = (clean + EPSILON * clean.grad.sign()).clamp(0, 1).detach()
-    assert (perturb(model, images, labels, "fgsm", EPSILON, seed=0) - expected).abs().max() < 1e-6
 
 
 def test_attacks_rank_as_they_should_and_nested_curves_never_rise():
@@ -289,12 +285,9 @@ def test_errors_say_what_is_allowed(change, message):
     ("name", "options", "message"),
     [
         ("pgd", {"steps": 0}, "steps of attack pgd is 0; it must be a finite int above 0$"),
-        ("pgd", {"steps": 2.5}, "is 2.5"),
         ("pgd", {"steps": True}, "is True"),
         ("pgd", {"step_ratio": -0.1}, "ratio of attack pgd is -0.1; .* finite float above 0$"),
         ("pgd", {"step_ratio": math.nan}, "is nan"),
-        ("pgd", {"step_ratio": "x"}, "is 'x'"),
-        ("autoattack", {"targets": 0}, "is 0"),
         ("free", {"shift": math.nan}, "shift of attack free is nan; it must be a finite float$"),
         ("free", {"flag": "no"}, "flag of attack free is 'no'; it must be a bool$"),
         ("free", {"mode": 3.5}, "it must be a str$"),
@@ -313,15 +306,12 @@ def test_what_an_option_may_be_follows_from_its_default(name, options, message):
         attack_options(name, options)
 
 
-def test_an_attack_takes_what_it_is_given():
+def test_a_bad_attack_and_a_missing_library_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(UserError, match=r"pip install --no-deps torchattacks==3\.5\.1"):
+        perturb(*toy_net(), "fgsm", 0.1, seed=0)
     for bare in (lambda model, images, labels, epsilon: images, lambda images, **_: images):
         with pytest.raises(UserError, match=SIGNATURE):
             attacks.attack("bare")(bare)
     with pytest.raises(UserError, match="unknown norm 'l2'; known: linf, None"):
         attacks.attack("bare", norm="l2")
-
-
-def test_missing_torchattacks_names_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchattacks", None)
-    with pytest.raises(UserError, match=r"pip install --no-deps torchattacks==3\.5\.1"):
-        perturb(*toy_net(), "fgsm", 0.1, seed=0)

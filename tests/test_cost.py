@@ -52,7 +52,6 @@ def test_a_storage_counts_once_and_whole():
     model.forward = lambda images: images
 
     def loss_fn(logits, labels):
-        # Three products keep the same storage, two of them parts of it.
         return (wide * weight).sum() + (wide[:2] * weight).sum() + (wide[:, 0] * weight[0]).sum()
 
     assert saved_bytes(model, torch.rand(1), loss_fn=loss_fn) == wide.nbytes
@@ -105,13 +104,9 @@ def test_flop_are_counted_by_hand(build):
     layers = 4 * (attention + 2 * tokens * dim * 12 * dim) + 2 * dim * 3
     patches = 2 * 4 * (3 * 4 * 4) * dim
     # Backward twice the forward, but for the images' own gradient.
-    assert cost.training_flops(build("small_vit"), 8) == 3 * layers + 2 * patches
-
-
-def test_counting_flop_leaves_the_model_as_it_was(build):
-    model = build("resnet50").eval()
+    model = build("small_vit").eval()
     before = state_of(model)
-    assert cost.training_flops(model, 16) > 0
+    assert cost.training_flops(model, 8) == 3 * layers + 2 * patches
     assert not model.training and not differing(model, before)
     assert all(parameter.grad is None for parameter in model.parameters())
 

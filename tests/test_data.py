@@ -44,12 +44,10 @@ def labels(*counts):
 
 
 def grey(count, side=4):
-    """Images of one grey level each: image i is i everywhere."""
     return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, side, side))
 
 
 def folder(root: Path, counts: dict[str, int]) -> Path:
-    """Make root/<class>/<i>.png, one grey level for each file."""
     level = 0
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
@@ -69,7 +67,6 @@ def halves(root: Path, files: dict[str, Image.Image], **options) -> Path:
 
 
 def refused(*parts, name="mine", **options):
-    """Return the message of the UserError that `load` raises."""
     with pytest.raises(UserError) as caught:
         load(str(name), **options)
     message = str(caught.value)

@@ -19,7 +19,6 @@ def data(count=23, size=16):
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     labels[:CLASSES] = torch.arange(CLASSES)
-    # contrast and brightness differ by class, so that the classes differ in every layer
     images = (images.float() * (0.3 + 0.3 * labels.view(-1, 1, 1, 1))).clamp(0, 255).to(torch.uint8)
     return images, labels
 
@@ -29,7 +28,6 @@ def build(name):
     model = models.build(name, seed=0, **place, **SMALL.get(name, {}))
     generator = torch.Generator().manual_seed(5)
     for module in model.modules():
-        # as after training: affine maps away from their start
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.uniform_(-3, 3, generator=generator)
@@ -136,19 +134,6 @@ def test_one_image_of_a_class_is_never_left_out():
     assert torch.allclose(got["trimmed_std"], got["std"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("feed", "other"),
-    [
-        (lambda x: [tokens(x), tokens(x).flatten(0, 1)], nn.BatchNorm1d(3)),  # as windows are
-        (lambda x: [x.movedim(1, -1), x], LayerNorm2d(3)),
-        (lambda x: [tokens(x), x], nn.GroupNorm(1, 3)),
-    ],
-)
-def test_where_channels_and_samples_are(feed, other):
-    got = measure(Fed(feed, plain=nn.LayerNorm(3), other=other), *data(size=5))
-    assert all(torch.allclose(*got[reading], rtol=1e-6) for reading in READINGS)
-
-
 def test_a_norm_used_twice_has_twice_the_values():
     norm, pixels = nn.BatchNorm2d(3, affine=False, eps=0), data(count=12)
     once, twice = measure(nn.Sequential(norm), *pixels), measure(nn.Sequential(norm, norm), *pixels)
@@ -165,13 +150,16 @@ def test_closed_form_and_channel_axis(batch_size):
     images[:4, 1], images[:4, 2] = 51, 102
     images[6:] = 255
     labels, order = torch.tensor([0] * 4 + [1] * 4), torch.tensor([7, 0, 5, 1, 2, 6, 3, 4])
-    norms = {"maps": nn.GroupNorm(1, 3), "tokens": nn.LayerNorm(3), "vector": nn.BatchNorm1d(3)}
-    model = Fed(lambda x: [x, tokens(x), x[:, :, 0, 0]], **norms)
+    norms = {"maps": nn.GroupNorm(1, 3), "maps2": LayerNorm2d(3), "last": nn.LayerNorm(3)}
+    norms |= {"tokens": nn.LayerNorm(3), "windows": nn.BatchNorm1d(3), "vector": nn.BatchNorm1d(3)}
+    foods = (lambda x: x, lambda x: x, lambda x: x.movedim(1, -1), tokens)
+    foods += (lambda x: tokens(x).flatten(0, 1), lambda x: x[:, :, 0, 0])
+    model = Fed(lambda x: [food(x) for food in foods], **norms)
     got = measure(model, images[order], labels[order], batch_size, num_classes=2)
-    variance = torch.tensor([[2 / 75, 0.25]] * 3, dtype=torch.float64)
+    variance = torch.tensor([[2 / 75, 0.25]] * 6, dtype=torch.float64)
     assert torch.allclose(got["variance"], variance, atol=1e-8)
     assert torch.allclose(got["std"], variance.sqrt(), atol=1e-8)
-    assert torch.allclose(got["channel_std"], torch.tensor([[0.0, 0.5]] * 3).double(), atol=1e-7)
+    assert torch.allclose(got["channel_std"], torch.tensor([[0.0, 0.5]] * 6).double(), atol=1e-7)
 
 
 def test_a_large_offset_costs_no_precision():
@@ -196,7 +184,9 @@ def test_model_is_left_as_it_was():
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_balanced():
+def test_balanced_and_the_gap_is_the_range_over_classes():
+    sigma = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0], [0.5, 0.25, 1.0]])
+    assert fairness_gap(sigma.expand(2, 3, 3)).tolist() == [[2.0, 0.0, 0.75]] * 2
     labels = torch.tensor([0] * 5 + [1] * 9 + [2] * 7)[torch.randperm(21)]
     index, *others = (balanced(labels, 4, 3, seed=seed) for seed in range(4))
     assert labels[index].bincount().tolist() == [4, 4, 4]
@@ -205,11 +195,6 @@ def test_balanced():
     assert any(not torch.equal(index, other) for other in others)
     for wish in (0, 50):
         assert labels[balanced(labels, wish, 3, seed=0)].bincount().tolist() == [5, 5, 5]
-
-
-def test_gap_is_the_range_over_classes():
-    sigma = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0], [0.5, 0.25, 1.0]])
-    assert fairness_gap(sigma.expand(2, 3, 3)).tolist() == [[2.0, 0.0, 0.75]] * 2
 
 
 @pytest.mark.parametrize(

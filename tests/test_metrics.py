@@ -158,6 +158,7 @@ def test_drop_and_excess_closed_form():
     found = excess(frame)
     assert found.index.equals(frame.index) and found[frame.columns].equals(frame)
     assert "drop" not in frame
+    assert excess(frame[frame["epsilon"] > 0])["drop"].isna().all(), "clean accuracy is a row, too"
     assert found["drop"].tolist()[:9] == [60, 0, 40, 0, 70, 0, 10, 0, 38]
     assert found["excess"].tolist()[:5] == [60 - 59, 0, 40 - 34, 0, 70 - 50]
     assert found["excess"].isna().tolist()[5:9] == [True] * 4

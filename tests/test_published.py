@@ -39,7 +39,6 @@ def without(*names):
 
 
 def models(seed, gaps, **others):
-    """Return models of one seed with these gaps, and with others under other readings."""
     found = []
     for (architecture, method), gap in gaps.items():
         sizes = {"std": list(gap)}
@@ -49,7 +48,6 @@ def models(seed, gaps, **others):
 
 
 def study(*seeds, **others):
-    """Return a study with these gaps for each seed, and for other readings in the first."""
     first = models(0, seeds[0], **others)
     return invented(first + [m for k, gaps in enumerate(seeds[1:], 1) for m in models(k, gaps)])
 
@@ -165,7 +163,6 @@ def test_a_missing_method_leaves_rows_out():
         {(key[0], "mine"): gap for key, gap in COPY.items()},
         {},
     ],
-    ids=["architecture", "depth", "method", "nothing"],
 )
 def test_what_the_publication_lacks_has_no_rows(gaps):
     s = study(gaps, gaps, variance=gaps)
@@ -184,7 +181,7 @@ def test_another_architecture_and_method_and_a_gap_of_zero_change_no_rows():
     assert len(observations(study(scaled(0.0, ["retrain"])))) == len(table)
 
 
-def test_readings_by_hand():
+def test_readings_by_hand_and_the_nearest_in_size_and_shape():
     s = study(COPY, scaled(4.0), variance=MIRROR, channel_std=scaled(100.0))
     table = readings(s)
     one = table[(table["Architecture"] == "ResNet50") & (table["Method"] == "Retrain")]
@@ -198,11 +195,7 @@ def test_readings_by_hand():
     assert one.iloc[1]["ρ over layers"] == -1
     few = table[(table["Architecture"] == "SmallViT") & (table["Method"] == "Original")].iloc[0]
     assert few["Layers"] == 2 and np.isnan(few["ρ over layers"]), "two layers have no shape"
-
-
-def test_the_nearest_reading_is_named_for_size_and_shape():
-    s = study(scaled(3.0), variance=MIRROR, channel_std=scaled(100.0))
-    best = nearest(readings(s)).set_index(["Architecture", "Method"])
+    best = nearest(table).set_index(["Architecture", "Method"])
     assert best.loc[("ResNet50", "Retrain"), "In shape"] == "std, channel_std"
     assert best.loc[("SmallViT", "Original"), "In shape"] == "–"
     assert (best.loc["ResNet50", "In size"] != "channel_std").all()

@@ -13,7 +13,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.names import GAP_METRICS, ID, READINGS
 from unlearnkit.report import NothingToDraw, publish, publish_all, tables
 from unlearnkit.report import study as studies
-from unlearnkit.report.frames import excess, forget_title, over_seeds, summaries
+from unlearnkit.report.frames import forget_title, over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.report.stats import Spread
 from unlearnkit.report.study import arranged
@@ -26,7 +26,6 @@ def study():
 
 
 def rows(table, **equal):
-    """Return a table's rows by their titles, e.g. Method="CF"."""
     return table[table[list(equal)].eq(equal).all(axis=1)]
 
 
@@ -166,13 +165,7 @@ def test_the_drop_is_a_mean_over_the_epsilons_all_models_share():
     assert summaries(invented(models), attack="fgsm")["drop"].isna().all()
 
 
-def test_excess_and_over_seeds_by_hand():
-    models = [model("retrain", robust={"pgd": {0: 95, 8: 60}})]
-    models += [model("cf", seed, robust={"pgd": {0: 90, 8: 50}}) for seed in (0, 1)]
-    found = excess(invented(models).rows("robust", class_index=-1, epsilon=8 / 255))
-    assert found["drop"].isna().all(), "clean accuracy is a row, too"
-    found = excess(invented(models).rows("robust", class_index=-1))
-    assert found.loc[found["epsilon"] > 0, "excess"].fillna(-1).tolist() == [0, 5, -1]
+def test_over_seeds_by_hand():
     table = over_seeds(pd.DataFrame({"m": list("aab"), "v": [1.0, 3.0, 5.0]}), ["m"], "v")
     assert table.iloc[0].tolist() == ["a", 2.0, 1.0, 3.0, pytest.approx(np.sqrt(2)), 2]
     assert table.loc[1, "n"] == 1 and np.isnan(table.loc[1, "std"])
