@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 from helpers_report import few, invented
-from helpers_study import CF, VIT, keys_of, start, tiny_values, whole_lab, write_profile
+from helpers_study import CF, VIT, keys_of, start, tiny_values, write_profile
 from PIL import Image
 
 from unlearnkit import files, results
@@ -44,11 +44,10 @@ def place(tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def computed(place, tmp_path_factory) -> SimpleNamespace:
+def computed(place, whole) -> SimpleNamespace:
     """The same with the whole tiny study computed, of which `whole` is the profile."""
-    lab = whole_lab(tmp_path_factory)
-    shutil.copytree(lab.store.folder, place.store)
-    place.whole = str(lab.profile.path)
+    shutil.copytree(whole.store.folder, place.store)
+    place.whole = str(whole.profile.path)
     return place
 
 
@@ -183,9 +182,7 @@ def test_plan_compute_accept_and_reproduce(place, capsys):
     assert f"different: {CF.name}  quality TA: 10.0 x the tolerance" in shown
 
 
-def test_a_failing_cell_and_a_damaged_file_are_a_line_each(
-    computed, capsys, monkeypatch, tmp_path_factory
-):
+def test_a_failing_cell_and_a_damaged_file_are_a_line_each(computed, whole, capsys, monkeypatch):
     def fail(run):
         raise UserError("as told")
 
@@ -193,7 +190,7 @@ def test_a_failing_cell_and_a_damaged_file_are_a_line_each(
     monkeypatch.setitem(METHODS, "fails", failing)
     values = tiny_values(**VIT | {"methods": ["fails", "cf"]})
     path = write_profile(computed.folder, values, "failing")
-    key = keys_of(whole_lab(tmp_path_factory), CF)[f"{CF.name}: quality"]
+    key = keys_of(whole, CF)[f"{CF.name}: quality"]
     damaged = computed.store / "quality" / f"{key}.json"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     assert main(["compute", "--profile", str(path), "--workers", "1", "--accept"]) == 1

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -21,7 +20,6 @@ from helpers_study import (
     run_all,
     tiny_lab,
     tiny_profile,
-    whole_lab,
 )
 
 import unlearnkit
@@ -84,11 +82,6 @@ GOLDEN_STUDY = "b3cb35c21b59f3bb891a"  # of all keys of FROZEN
 
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning:unlearnkit")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_lab(tmp_path_factory)
 
 
 def frozen_lab(folder, data=None, **changes):
@@ -397,10 +390,9 @@ def test_a_lock_tells_who_has_it(tmp_path):
         pass
 
 
-def test_what_is_damaged_is_computed_again(whole, tmp_path):
+def test_what_is_damaged_is_computed_again(vit):
     """To the same values, and with its time as at first; a split that is damaged, too."""
-    shutil.copytree(whole.store.folder, tmp_path / "store")
-    lab = tiny_lab(tiny_profile(tmp_path, **VIT), tmp_path / "store")
+    lab = vit()
     cells, stages = cells_of(lab.profile), lab.stages(CF)
     before = {cell: [entry.value for entry in lab.run(cell)] for cell in cells}
     made, weights = lab.done(stages[0]).machine, lab.model(CF).state_dict()
