@@ -226,18 +226,7 @@ def test_a_folder_with_an_awkward_name(place, capsys):
     assert "rename one of the two" in one_line(capsys)
 
 
-def test_prune_shows_first_and_deletes_when_asked(computed, capsys):
-    assert main(["compute", "--profile", computed.whole, "--workers", "1"]) == 0
-    stray = computed.store / "quality" / f"{'0' * 20}.json"
-    stray.write_text(1500 * "x")
-    for option, told in ([], "could be freed"), (["--yes"], "freed"):
-        assert main(["prune", *option]) == 0
-        shown = capsys.readouterr().out
-        assert f"1 in {stray.parent}: of no known study\n" in shown and f"MB  {told}\n" in shown
-        assert stray.exists() == (not option)
-
-
-def test_a_report_draws_the_committed_study_and_this_machines(computed, capsys):
+def test_a_report_draws_both_studies_and_prune_shows_before_it_deletes(computed, capsys):
     assert main(["compute", "--profile", computed.whole, "--workers", "1", "--accept"]) == 0
     assert main(["report", "--profile", computed.whole]) == 0
     shown = capsys.readouterr().out
@@ -250,6 +239,13 @@ def test_a_report_draws_the_committed_study_and_this_machines(computed, capsys):
         assert all(path.read_text().count("\n") > 1 for path in folder.glob("*.csv"))
     provenance = json.loads((drawn[0] / "provenance.json").read_text())
     assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
+    stray = computed.store / "quality" / f"{'0' * 20}.json"
+    stray.write_text(1500 * "x")
+    for option, told in ([], "could be freed"), (["--yes"], "freed"):
+        assert main(["prune", *option]) == 0
+        shown = capsys.readouterr().out
+        assert f"1 in {stray.parent}: of no known study\n" in shown and f"MB  {told}\n" in shown
+        assert stray.exists() == (not option)
 
 
 @pytest.mark.parametrize("name", ["figures", "figures/invented/table1_models.csv"])

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,43 +78,36 @@ def plan_of(lab):
     return make_plan(lab, cells_of(lab.profile))
 
 
-def test_an_empty_store_lacks_everything_and_a_plan_writes_nothing(tmp_path):
-    plan = plan_of(lab := vit_lab(tmp_path))
-    assert plan.lacking == plan.stages == 2 * 5
-    assert plan.jobs == [training_of(CF), ORIGINAL, CF]
-    assert plan.seconds({}) is None and not lab.store.folder.exists()
-
-
-def test_a_plan_sees_damage_and_leaves_it_where_it_is(vit):
+def test_a_plan_sees_what_is_stored_and_damage_and_leaves_it_where_it_is(vit):
+    # Another forget set trains no original; another seed does.
+    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
+    jobs = plan_of(vit(forget=sets)).jobs
+    assert [job.seed for job in jobs if not job.forget] == [1]
+    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
     lab = vit()
     quality = lab.store.path("quality", lab.stages(CF)[1].key)
     quality.write_text("{")
     before = files_of(lab)
     assert lacking(lab) == {"cf all quality"} and files_of(lab) == before
-    kept = lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors")
-    kept.rename(kept.with_suffix(".away"))
+    lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors").unlink()
     lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
     assert lacking(lab) == {"original all original", "cf all unlearn", "cf all quality"}
     assert plan_of(lab).jobs == [training_of(CF), ORIGINAL, CF]
 
 
-def test_another_forget_set_trains_no_original(vit):
-    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
-    jobs = plan_of(vit(forget=sets)).jobs
-    assert [job.seed for job in jobs if not job.forget] == [1]
-    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
-
-
-def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
+def test_an_empty_store_lacks_all_and_originals_come_first(tmp_path):
     sets = [{"set": "random:0.2", "seeds": [0, 1], "scopes": ["all", "first"]}]
     lab = tiny_lab(tiny_profile(tmp_path, forget=sets), tmp_path / "store")
-    jobs = plan_of(lab).jobs
-    assert [job.forget for job in jobs[:3]] == ["", "", "random:0.2"]
-    seeds = [job.seed for job in jobs]
+    plan = plan_of(lab)
+    # 2 x 2 originals, their checkpoints, which are not transferred to, and what is unlearned.
+    assert plan.lacking == plan.stages == 2 * 2 * (5 + 4 + 4 * 5)
+    assert plan.seconds({}) is None and not lab.store.folder.exists()
+    assert [job.forget for job in plan.jobs[:3]] == ["", "", "random:0.2"]
+    seeds = [job.seed for job in plan.jobs]
     assert seeds == sorted(seeds), "seed by seed, so that what is cut off is whole for some"
-    assert len(set(jobs)) == len(jobs)
-    for number, job in enumerate(jobs):
-        assert training_of(job) in (None, *jobs[:number])
+    assert len(set(plan.jobs)) == len(plan.jobs)
+    for number, job in enumerate(plan.jobs):
+        assert training_of(job) in (None, *plan.jobs[:number])
     assert training_of(replace(CF, method="retrain")) == training_of(CF), "its transfer needs it"
 
 
@@ -245,12 +239,13 @@ POOL = """
 import sys, time
 from pathlib import Path
 from unlearnkit.study.workers import Processes
-def job(notes):
-    Path(notes).touch()
-    time.sleep(300)
+def job(note, seconds):
+    Path(note).touch()
+    time.sleep(seconds)
 try:
     with Processes(2) as pool:
-        [future.result() for future in [pool.submit(job, notes) for notes in sys.argv[1:]]]
+        futures = [pool.submit(job, note, seconds) for note, seconds in zip(sys.argv[1:], (0, 99))]
+        [future.result() for future in futures]
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -269,12 +264,15 @@ def wait_for(condition, seconds=90):
 @pytest.mark.parametrize("at_work", [False, True])
 def test_no_worker_outlives_its_parent(tmp_path, what, at_work):
     """Killed, or interrupted with its whole group, as by Ctrl-C; without a traceback of workers."""
-    notes = [tmp_path / "one", tmp_path / "two"]
-    parent = start(POOL, *notes)
+    notes = [tmp_path / "idle", tmp_path / "busy"]
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(0.5)")  # starts last
+    root = Path(__file__).parents[1]
+    parent = start(POOL, *notes, PYTHONPATH=os.pathsep.join([str(tmp_path), str(root)]))
     process = psutil.Process(parent.pid)
     wait_for(lambda: len(process.children()) > 3)  # two, and two that keep their books
     if at_work:
         wait_for(lambda: all(path.exists() for path in notes))
+    time.sleep(0.3)
     workers = process.children(recursive=True)
     (os.kill if what == signal.SIGKILL else os.killpg)(parent.pid, what)
     _, alive = psutil.wait_procs(workers, timeout=30)
