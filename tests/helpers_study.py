@@ -48,6 +48,13 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
     return deepcopy({**values, "attack": [PGD], "report": report, **changes})
 
 
+def recipe(table: str, **changes: Any) -> dict[str, Any]:
+    """Return 'training' or 'unlearning' of the tiny profile, the transformer's recipe changed."""
+    tables = tiny_values()[table]
+    tables["small_vit"] |= changes
+    return {table: tables}
+
+
 def to_toml(value: Any) -> str:
     """Return a value as TOML, tables inline."""
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 from helpers_report import few, invented
-from helpers_study import CF, VIT, keys_of, start, tiny_values, write_profile
+from helpers_study import CF, VIT, keys_of, recipe, start, tiny_values, write_profile
 from PIL import Image
 
 from unlearnkit import files, results
@@ -119,9 +119,7 @@ def test_a_file_in_a_folders_place_or_a_folder_in_a_files(computed, capsys, name
 
 def test_ctrl_c_names_the_command_that_goes_on(place):
     """As a user gives it: to the whole group of processes, while workers compute."""
-    values = tiny_values(**VIT)
-    for recipe in values["training"].values():
-        recipe["epochs"] = 10_000
+    values = tiny_values(**VIT | recipe("training", epochs=10_000))
     words = ["compute", "--profile", str(write_profile(place.folder, values, "my long"))]
     words += ["--workers", "2"]
     code = "import sys; from unlearnkit.__main__ import main; sys.exit(main())"

@@ -18,6 +18,7 @@ from helpers_study import (
     CF,
     ORIGINAL,
     PGD,
+    recipe,
     run_all,
     start,
     tiny_lab,
@@ -160,9 +161,7 @@ def test_expected_seconds_are_the_recorded_ones():
 
 def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     """And it is not stored again: others were made from the one that is there."""
-    values, trained = tiny_values(), []
-    values["training"]["small_vit"]["epochs"] = 3
-    training = {"training": values["training"]}
+    training, trained = recipe("training", epochs=3), []
     assert run_all(vit(**training))[0].failed == []
     lab = vit(**training, checkpoints=[0.3, 0.0, 0.7])
     before = files_of(lab)
@@ -374,11 +373,8 @@ def test_each_worker_of_a_machine_claims_a_gpu_of_its_own(monkeypatch, tmp_path)
 
 def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
-    values = tiny_values()
-    values["method"]["ga"]["small_vit"] |= {"lr": 1e30, "epochs": 2}
-    values["unlearning"]["small_vit"]["clip"] = 0.0
-    tables = {"method": values["method"], "unlearning": values["unlearning"]}
-    lab = vit(**tables, methods=["ga", "raises", "cf"])
+    rates = {**tiny_values()["method"], "ga": {"lr": 1e30, "epochs": 2}}
+    lab = vit(**recipe("unlearning", clip=0.0), method=rates, methods=["ga", "raises", "cf"])
     lab.store.path("quality", lab.stages(CF)[1].key).unlink()
     outcome, lines = run_all(lab)
     failed = {cell.method: error for cell, error in outcome.failed}
@@ -394,9 +390,8 @@ def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, 
 
 
 def test_without_an_original_its_cells_fail(tmp_path):
-    values = tiny_values()
-    values["training"]["small_vit"] |= {"lr": 1e30, "clip": 0.0, "optimizer": "sgd", "epochs": 2}
-    lab = vit_lab(tmp_path, training=values["training"], methods=["cf", "retrain"])
+    diverging = recipe("training", lr=1e30, clip=0.0, optimizer="sgd", epochs=2)
+    lab = vit_lab(tmp_path, **diverging, methods=["cf", "retrain"])
     outcome, _ = run_all(lab)
     messages = [str(error) for _, error in outcome.failed]
     assert outcome.done == 0 and messages[0].startswith("small_vit original: the loss is not fin")
@@ -404,9 +399,7 @@ def test_without_an_original_its_cells_fail(tmp_path):
 
 
 def test_the_time_limit_stops_before_a_cell_and_within_a_training_and_goes_on(tmp_path):
-    values = tiny_values()
-    values["training"]["small_vit"]["epochs"] = 3
-    lab = vit_lab(tmp_path, training=values["training"])
+    lab = vit_lab(tmp_path, **recipe("training", epochs=3))
     straight = tiny_lab(lab.profile, tmp_path / "straight")
     run_all(straight)
     outcome, lines = run_all(lab, deadline=time.time() - 1)
