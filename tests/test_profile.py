@@ -141,11 +141,7 @@ def refused(path, message):
         ("forget.0.seeds", [-1], "seeds #1: must be greater than or equal to 0, not -1"),
         ("measure", None, "measure: Field required"),
         ("sweep.rates.resnet50.cf", [float("inf")], "cf #1: must be a finite number, not inf"),
-        (
-            "sweep.rates.resnet50",
-            {},
-            "rates.resnet50: Dictionary should have at least 1 item",
-        ),
+        ("sweep.rates.resnet50", {}, "rates.resnet50: Dictionary should have at least 1 item"),
         ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )
