@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -106,6 +107,15 @@ def start(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    """Return what `condition` gives once that is true, within `seconds`."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from helpers_study import (
     tiny_profile,
     tiny_values,
     vit_lab,
+    wait_for,
 )
 
 from unlearnkit.errors import UserError
@@ -248,15 +249,6 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-
-
-def wait_for(condition, seconds=90):
-    """Return what `condition` gives once that is true, within `seconds`."""
-    end = time.time() + seconds
-    while not (found := condition()):
-        assert time.time() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGINT])
