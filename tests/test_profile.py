@@ -80,10 +80,8 @@ def test_the_narrower_table_wins_and_the_code_has_the_rest(tmp_path):
 
 def test_a_profile_extends_another(tmp_path):
     written(tmp_path, 'extends = "quick"\n[measure]\nbatch_size = 7\n[training.resnet50]\nlr = 1')
-    text = (
-        'extends = "mine.toml"\ncheckpoints = [0.25]\ntrain_images = 9\n[measure]\nmia_images = 5'
-    )
-    expected = load_profile("quick").values | {"checkpoints": [0.25], "train_images": 9}
+    text = 'extends = "mine.toml"\ncheckpoints = [0.2]\ntrain_images = 9\n[measure]\nmia_images = 5'
+    expected = load_profile("quick").values | {"checkpoints": [0.2], "train_images": 9}
     expected["measure"] |= {"batch_size": 7, "mia_images": 5}
     expected["training"]["resnet50"]["lr"] = 1
     assert as_text(load_profile(written(tmp_path, text, "child")).values) == as_text(expected)
