@@ -12,6 +12,7 @@ from unlearnkit.data.splits import make_split
 from unlearnkit.methods import get, unlearn
 from unlearnkit.training import Recipe, train
 
+pytest_plugins = ["helpers_study"]
 matplotlib.use("Agg")
 # Tensors this small gain nothing from a second thread, and lose much on a busy machine.
 torch.set_num_threads(1)

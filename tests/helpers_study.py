@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,6 +49,13 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
     return deepcopy({**values, "attack": [PGD], "report": report, **changes})
 
 
+def recipe(table: str, **changes: Any) -> dict[str, Any]:
+    """Return 'training' or 'unlearning' of the tiny profile, the transformer's recipe changed."""
+    tables = tiny_values()[table]
+    tables["small_vit"] |= changes
+    return {table: tables}
+
+
 def to_toml(value: Any) -> str:
     """Return a value as TOML, tables inline."""
     if isinstance(value, Mapping):
@@ -72,6 +82,11 @@ def tiny_lab(profile: Profile, store: Path, data: ImageData | None = None) -> La
     return Lab(profile, data or load_data(profile), Store(store))
 
 
+def vit_lab(folder: Path, **changes: Any) -> Lab:
+    """Return a lab of the cheapest study, with changed tables, on the store in `folder`."""
+    return tiny_lab(tiny_profile(folder, **VIT | changes), folder / "store")
+
+
 def run_all(lab: Lab, **options: Any) -> tuple[Outcome, list[str]]:
     """Compute all the lab's cells, a thread each; return the outcome and the lines reported."""
     lines: list[str] = []
@@ -94,18 +109,31 @@ def start(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
     )
 
 
-_WHOLE: list[Lab] = []
+def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    """Return what `condition` gives once that is true, within `seconds`."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
 
 
-def whole_lab(folders: pytest.TempPathFactory) -> Lab:
-    """Return a lab whose store holds the whole tiny study, computed by whoever asks first."""
-    if not _WHOLE:
-        folder = folders.mktemp("whole")
-        _WHOLE.append(tiny_lab(tiny_profile(folder), folder / "store"))
-        outcome, lines = run_all(_WHOLE[0])
-        # Two originals to train; for each an original, a checkpoint and 2 x 2 unlearned models.
-        assert outcome.done == len(lines) == 2 + 2 * (1 + 1 + 4) and not outcome.failed
-    return _WHOLE[0]
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Return a lab whose store holds the whole tiny study."""
+    folder = tmp_path_factory.mktemp("whole")
+    lab = tiny_lab(tiny_profile(folder), folder / "store")
+    outcome, lines = run_all(lab)
+    # Two originals to train; for each an original, a checkpoint and 2 x 2 unlearned models.
+    assert outcome.done == len(lines) == 2 + 2 * (1 + 1 + 4) and not outcome.failed
+    return lab
+
+
+@pytest.fixture
+def vit(whole: Lab, tmp_path: Path) -> Callable[..., Lab]:
+    """Return a function of changed tables: a lab that starts from a copy of the small study."""
+    shutil.copytree(whole.store.folder, tmp_path / "store")
+    return partial(vit_lab, tmp_path)
 
 
 def keys_of(lab: Lab, *cells: Cell) -> dict[str, str]:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 from helpers_report import few, invented
-from helpers_study import CF, VIT, keys_of, start, tiny_values, whole_lab, write_profile
+from helpers_study import CF, VIT, keys_of, recipe, start, tiny_values, wait_for, write_profile
 from PIL import Image
 
 from unlearnkit import files, notebooks, results
@@ -43,11 +42,10 @@ def place(tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def computed(place, tmp_path_factory) -> SimpleNamespace:
+def computed(place, whole) -> SimpleNamespace:
     """The same with the whole tiny study computed, of which `whole` is the profile."""
-    lab = whole_lab(tmp_path_factory)
-    shutil.copytree(lab.store.folder, place.store)
-    place.whole = str(lab.profile.path)
+    shutil.copytree(whole.store.folder, place.store)
+    place.whole = str(whole.profile.path)
     return place
 
 
@@ -119,16 +117,12 @@ def test_a_file_in_a_folders_place_or_a_folder_in_a_files(computed, capsys, name
 
 def test_ctrl_c_names_the_command_that_goes_on(place):
     """As a user gives it: to the whole group of processes, while workers compute."""
-    values = tiny_values(**VIT)
-    for recipe in values["training"].values():
-        recipe["epochs"] = 10_000
+    values = tiny_values(**VIT | recipe("training", epochs=10_000))
     words = ["compute", "--profile", str(write_profile(place.folder, values, "my long"))]
     words += ["--workers", "2"]
     code = "import sys; from unlearnkit.__main__ import main; sys.exit(main())"
     process = start(code, *words, UNLEARNKIT_STORE=str(place.store))
-    end = time.monotonic() + 100
-    while not list(place.store.glob("locks/original-*")) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for(lambda: list(place.store.glob("locks/original-*")))
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=100)
     command = f"python -m unlearnkit compute --profile '{words[2]}' --workers 2"
@@ -167,9 +161,10 @@ def test_plan_compute_accept_and_reproduce(place, capsys):
     assert results.read(committed).records == results.read(own).records
 
     # A fresh clone: nothing stored, results committed. The durations are known now, too.
-    shutil.rmtree(place.store)
+    place.store.rename(place.folder / "away")
     assert main([*command, "--plan"]) == 0
     assert "expected: about 1 min" in capsys.readouterr().out
+    (place.folder / "away").rename(place.store)
     ours = results.read(committed)
     for record in ours.records:
         for stage in record.stages:
@@ -182,9 +177,7 @@ def test_plan_compute_accept_and_reproduce(place, capsys):
     assert f"different: {CF.name}  quality TA: 10.0 x the tolerance" in shown
 
 
-def test_a_failing_cell_and_a_damaged_file_are_a_line_each(
-    computed, capsys, monkeypatch, tmp_path_factory
-):
+def test_a_failing_cell_and_a_damaged_file_are_a_line_each(computed, whole, capsys, monkeypatch):
     def fail(run):
         raise UserError("as told")
 
@@ -192,7 +185,7 @@ def test_a_failing_cell_and_a_damaged_file_are_a_line_each(
     monkeypatch.setitem(METHODS, "fails", failing)
     values = tiny_values(**VIT | {"methods": ["fails", "cf"]})
     path = write_profile(computed.folder, values, "failing")
-    key = keys_of(whole_lab(tmp_path_factory), CF)[f"{CF.name}: quality"]
+    key = keys_of(whole, CF)[f"{CF.name}: quality"]
     damaged = computed.store / "quality" / f"{key}.json"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     assert main(["compute", "--profile", str(path), "--workers", "1", "--accept"]) == 1
@@ -227,30 +220,30 @@ def test_a_folder_with_an_awkward_name(place, capsys):
     assert "rename one of the two" in one_line(capsys)
 
 
-def test_prune_shows_first_and_deletes_when_asked(computed, capsys):
-    assert main(["compute", "--profile", computed.whole, "--workers", "1"]) == 0
-    stray = computed.store / "quality" / f"{'0' * 20}.json"
-    stray.write_text(1500 * "x")
-    for option, told in ([], "could be freed"), (["--yes"], "freed"):
-        assert main(["prune", *option]) == 0
-        shown = capsys.readouterr().out
-        assert f"1 in {stray.parent}: of no known study\n" in shown and f"MB  {told}\n" in shown
-        assert stray.exists() == (not option)
-
-
-def test_a_report_draws_the_committed_study_and_this_machines(computed, capsys):
-    assert main(["compute", "--profile", computed.whole, "--workers", "1", "--accept"]) == 0
-    assert main(["report", "--profile", computed.whole]) == 0
+def test_a_report_draws_both_studies_and_prune_shows_before_it_deletes(
+    computed, capsys, monkeypatch
+):
+    command = ["compute", "--profile", computed.whole, "--workers", "1"]
+    drawn = [computed.store / "figures/tiny", computed.project / "figures/tiny"]
+    tables = {f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")}
+    figures = {f"{name}.{ending}" for name in FIGURES for ending in ("csv", "png", "pdf")}
+    assert main(command) == main(["report", "--profile", computed.whole]) == 0
+    assert {path.name for path in drawn[0].iterdir()} == {*tables, *figures, "provenance.json"}
+    for name in list(FIGURES):  # once is enough
+        monkeypatch.delitem(FIGURES, name)
+    assert main([*command, "--accept"]) == main(["report", "--profile", computed.whole]) == 0
     shown = capsys.readouterr().out
-    drawn = [computed.project / "figures/tiny", computed.store / "figures/tiny"]
-    wanted = {f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")}
-    wanted |= {f"{name}.{ending}" for name in FIGURES for ending in ("csv", "png", "pdf")}
+    assert {path.name for path in drawn[1].iterdir()} == {*tables, "provenance.json"}
     for folder in drawn:
         assert f"Tables and figures: {folder}" in shown
-        assert {path.name for path in folder.iterdir()} == {*wanted, "provenance.json"}
         assert all(path.read_text().count("\n") > 1 for path in folder.glob("*.csv"))
-    provenance = json.loads((drawn[0] / "provenance.json").read_text())
+    provenance = json.loads((drawn[1] / "provenance.json").read_text())
     assert provenance["profile"] == "tiny" and len(provenance["cells"]) == 12
+    stray = computed.store / "quality" / f"{'0' * 20}.json"
+    stray.write_text(1500 * "x")
+    for option in [], ["--yes"]:
+        assert main(["prune", *option]) == 0 and stray.exists() == (not option)
+        assert f"1 in {stray.parent}: of no known study\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["figures", "figures/invented/table1_models.csv"])

@@ -1,7 +1,6 @@
 """Computing a study: the plan, workers that fail, die or are left alone, the time limit."""
 
 import importlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -10,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,13 +18,14 @@ from helpers_study import (
     CF,
     ORIGINAL,
     PGD,
-    VIT,
+    recipe,
     run_all,
     start,
     tiny_lab,
     tiny_profile,
     tiny_values,
-    whole_lab,
+    vit_lab,
+    wait_for,
 )
 
 from unlearnkit.errors import UserError
@@ -38,23 +38,6 @@ from unlearnkit.study.plan import Plan, cells_of, make_plan, training_of
 from unlearnkit.training import OutOfTime, TrainingDiverged
 
 EVERY = ("unlearn", "quality", "fairness", "robustness/pgd", "transfer/pgd")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_lab(tmp_path_factory)
-
-
-def fresh(folder, **changes):
-    """Return a lab of the small study, with changed tables, on the store in `folder`."""
-    return tiny_lab(tiny_profile(folder, **VIT | changes), folder / "store")
-
-
-@pytest.fixture
-def vit(whole, tmp_path):
-    """Return a function of changed tables: a lab that starts from a copy of the small study."""
-    shutil.copytree(whole.store.folder, tmp_path / "store")
-    return partial(fresh, tmp_path)
 
 
 @pytest.fixture
@@ -97,43 +80,36 @@ def plan_of(lab):
     return make_plan(lab, cells_of(lab.profile))
 
 
-def test_an_empty_store_lacks_everything_and_a_plan_writes_nothing(tmp_path):
-    plan = plan_of(lab := fresh(tmp_path))
-    assert plan.lacking == plan.stages == 2 * 5
-    assert plan.jobs == [training_of(CF), ORIGINAL, CF]
-    assert plan.seconds({}) is None and not lab.store.folder.exists()
-
-
-def test_a_plan_sees_damage_and_leaves_it_where_it_is(vit):
+def test_a_plan_sees_what_is_stored_and_damage_and_leaves_it_where_it_is(vit):
+    # Another forget set trains no original; another seed does.
+    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
+    jobs = plan_of(vit(forget=sets)).jobs
+    assert [job.seed for job in jobs if not job.forget] == [1]
+    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
     lab = vit()
     quality = lab.store.path("quality", lab.stages(CF)[1].key)
     quality.write_text("{")
     before = files_of(lab)
     assert lacking(lab) == {"cf all quality"} and files_of(lab) == before
-    kept = lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors")
-    kept.rename(kept.with_suffix(".away"))
+    lab.store.path("original", lab.model_stage(ORIGINAL).key, "safetensors").unlink()
     lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
     assert lacking(lab) == {"original all original", "cf all unlearn", "cf all quality"}
     assert plan_of(lab).jobs == [training_of(CF), ORIGINAL, CF]
 
 
-def test_another_forget_set_trains_no_original(vit):
-    sets = [{"set": spec, "seeds": [0, 1], "scopes": ["all"]} for spec in ("random:0.2", "class:3")]
-    jobs = plan_of(vit(forget=sets)).jobs
-    assert [job.seed for job in jobs if not job.forget] == [1]
-    assert {job.forget for job in jobs if job.seed == 0} == {"class:3"}
-
-
-def test_originals_come_first_and_only_where_they_are_needed(tmp_path):
+def test_an_empty_store_lacks_all_and_originals_come_first(tmp_path):
     sets = [{"set": "random:0.2", "seeds": [0, 1], "scopes": ["all", "first"]}]
     lab = tiny_lab(tiny_profile(tmp_path, forget=sets), tmp_path / "store")
-    jobs = plan_of(lab).jobs
-    assert [job.forget for job in jobs[:3]] == ["", "", "random:0.2"]
-    seeds = [job.seed for job in jobs]
+    plan = plan_of(lab)
+    # 2 x 2 originals, their checkpoints, which are not transferred to, and what is unlearned.
+    assert plan.lacking == plan.stages == 2 * 2 * (5 + 4 + 4 * 5)
+    assert plan.seconds({}) is None and not lab.store.folder.exists()
+    assert [job.forget for job in plan.jobs[:3]] == ["", "", "random:0.2"]
+    seeds = [job.seed for job in plan.jobs]
     assert seeds == sorted(seeds), "seed by seed, so that what is cut off is whole for some"
-    assert len(set(jobs)) == len(jobs)
-    for number, job in enumerate(jobs):
-        assert training_of(job) in (None, *jobs[:number])
+    assert len(set(plan.jobs)) == len(plan.jobs)
+    for number, job in enumerate(plan.jobs):
+        assert training_of(job) in (None, *plan.jobs[:number])
     assert training_of(replace(CF, method="retrain")) == training_of(CF), "its transfer needs it"
 
 
@@ -186,9 +162,7 @@ def test_expected_seconds_are_the_recorded_ones():
 
 def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
     """And it is not stored again: others were made from the one that is there."""
-    values, trained = tiny_values(), []
-    values["training"]["small_vit"]["epochs"] = 3
-    training = {"training": values["training"]}
+    training, trained = recipe("training", epochs=3), []
     assert run_all(vit(**training))[0].failed == []
     lab = vit(**training, checkpoints=[0.3, 0.0, 0.7])
     before = files_of(lab)
@@ -213,29 +187,28 @@ def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
 def test_workers_give_the_same_values_whatever_else_they_meet(
     vit, whole, own_methods, tmp_path, monkeypatch
 ):
-    """A notebook's own is computed in parallel; what fails, and what kills twice, is named."""
+    """A notebook's own is computed in parallel; what fails is named, a killer tried again."""
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     scope = {"__name__": "__main__", "get_num_threads": torch.get_num_threads, "getpid": os.getpid}
     exec("def mine(run):\n    run.log.update(threads=get_num_threads(), process=getpid())", scope)
     exec("def where(model, data, split, *, seed, batch_size):\n    return getpid()", scope)
     method("mine")(scope["mine"])
     measure("where")(scope["where"])
-    names = ["raises", "dies", "dies_once", "mine", "cf", "retrain"]
+    names = ["raises", "dies_once", "mine", "cf", "retrain"]
     lab = vit(methods=names, measure=tiny_values()["measure"] | {"extra": ["where"]})
     shutil.rmtree(lab.store.folder)
     outcome, lines = run_all(lab, workers=2)
     failed = {cell.method: error for cell, error in outcome.failed}
-    assert set(failed) == {"raises", "dies"} and not outcome.stopped
-    assert outcome.done == 6 and len(lines) == 8
+    assert set(failed) == {"raises"} and not outcome.stopped
+    assert outcome.done == 6 and len(lines) == 7
     told = "\n".join(lines)
     assert "small_vit random:0.2 seed 0 raises" in told and "FAILED: of my own making" in told
     assert "ZeroDivisionError" in told and "helpers_method.py" in told
-    assert str(failed["dies"]) == computing.DIED and "--workers" in computing.DIED
     mine = {stage.name: lab.done(stage) for stage in lab.stages(replace(CF, method="mine"))}
     assert mine["unlearn"].value["log"]["threads"] == 1
     assert mine["unlearn"].value["log"]["process"] == mine["measure"].value["value"] != os.getpid()
     assert mine["measure"].machine["workers"] == 2
-    fine = fresh(tmp_path, methods=["cf", "retrain"])
+    fine = vit_lab(tmp_path, methods=["cf", "retrain"])
     assert values_of(fine) == values_of(tiny_lab(fine.profile, whole.store.folder))
 
 
@@ -250,6 +223,7 @@ def test_any_executor_will_do(vit, own_methods, tmp_path, monkeypatch):
     assert [str(error) for _, error in outcome.failed] == ["of my own making"]
     assert outcome.done == 1 and len((tmp_path / "notes").read_text().split()) == 2
     assert [str(error) for _, error in dead.failed] == [computing.DIED]
+    assert "--workers" in computing.DIED
 
 
 def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
@@ -261,48 +235,35 @@ def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
     assert "UNLEARNKIT_WORKER" not in os.environ, "in the caller's process nothing is silenced"
 
 
-CODE = """
-import sys, helpers_method
+POOL = """
+import sys, time
 from pathlib import Path
-from helpers_study import VIT, run_all, tiny_lab, tiny_profile
-folder, workers, methods = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-if __name__ == "__main__":
-    lab = tiny_lab(tiny_profile(folder, **VIT | {"methods": methods}), folder / "store")
-    try:
-        outcome, lines = run_all(lab, workers=workers)
-        print(*lines, outcome.failed, sep="\\n")
-    except KeyboardInterrupt:
-        print("interrupted")
+from unlearnkit.study.workers import Processes
+def job(note, seconds):
+    Path(note).touch()
+    time.sleep(seconds)
+try:
+    with Processes(2) as pool:
+        futures = [pool.submit(job, note, seconds) for note, seconds in zip(sys.argv[1:], (0, 99))]
+        [future.result() for future in futures]
+except KeyboardInterrupt:
+    print("interrupted")
 """
 
 
-def wait_for(condition, seconds=90):
-    """Return what `condition` gives once that is true, within `seconds`."""
-    end = time.time() + seconds
-    while not (found := condition()):
-        assert time.time() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("what", "after"),
-    [(signal.SIGKILL, 1.0), (signal.SIGKILL, None), (signal.SIGINT, 0.1), (signal.SIGINT, None)],
-)
-def test_no_worker_outlives_its_parent(vit, tmp_path, what, after):
-    """Killed, or interrupted with its whole group, as by Ctrl-C; without a traceback of workers.
-
-    So many seconds after the workers were started, that are importing torch then; or at work.
-    """
-    vit()
-    notes = tmp_path / "notes"
-    options = {"NOTES": str(notes), "SECONDS": "300"}
-    parent = start(CODE, tmp_path, 2, "noted", "raises", **options)
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("at_work", [False, True])
+def test_no_worker_outlives_its_parent(tmp_path, what, at_work):
+    """Killed, or interrupted with its whole group, as by Ctrl-C; without a traceback of workers."""
+    notes = [tmp_path / "idle", tmp_path / "busy"]
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(0.5)")  # starts last
+    root = Path(__file__).parents[1]
+    parent = start(POOL, *notes, PYTHONPATH=os.pathsep.join([str(tmp_path), str(root)]))
     process = psutil.Process(parent.pid)
     wait_for(lambda: len(process.children()) > 3)  # two, and two that keep their books
-    if after is None:
-        wait_for(notes.exists)
-    time.sleep(after or 0.0)
+    if at_work:
+        wait_for(lambda: all(path.exists() for path in notes))
+    time.sleep(0.3)
     workers = process.children(recursive=True)
     (os.kill if what == signal.SIGKILL else os.killpg)(parent.pid, what)
     _, alive = psutil.wait_procs(workers, timeout=30)
@@ -319,41 +280,43 @@ def test_two_processes_share_a_store_and_a_dead_ones_lock(vit, own_methods, tmp_
     """What one computes the other waits for and reads; if the one is killed, the other does it."""
     notes, lab = tmp_path / "notes", vit(methods=["noted"])
     monkeypatch.setenv("NOTES", str(notes))
-    monkeypatch.setenv("SECONDS", "0")
-    # The first is killed in the middle, and its lock is taken over.
-    first = start(CODE, tmp_path, 1, "noted", NOTES=str(notes), SECONDS="300")
-    wait_for(notes.exists)
     stage = lab.stages(replace(CF, method="noted"))[0]
+
+    def other(seconds):
+        """Start a process that computes the same, and return it when it is at work."""
+        monkeypatch.setenv("SECONDS", seconds)
+        process = multiprocessing.get_context("fork").Process(target=run_all, args=(lab,))
+        process.start()
+        monkeypatch.setenv("SECONDS", "0")
+        wait_for(notes.exists)
+        return process
+
+    first = other("300")
     lock = lab.store.path("locks", f"unlearn-{stage.key}", "lock")
     assert lock.read_text().split()[1] == str(first.pid)
-    late, _ = run_all(lab, deadline=time.time() + 1)
+    late, _ = run_all(lab, deadline=time.time() + 0.2)
     assert (late.done, late.failed, late.stopped) == (0, [], True)
     first.kill()
-    first.communicate()
+    first.join()
     assert run_all(lab)[0].failed == []
     assert notes.read_text().split() == [str(first.pid), str(os.getpid())]
     # Two that do not die.
     shutil.rmtree(lab.store.folder / "unlearn")
     notes.unlink()
-    first = start(CODE, tmp_path, 1, "noted", NOTES=str(notes), SECONDS="3")
-    wait_for(notes.exists)
+    first = other("0.5")
     outcome, _ = run_all(lab)
-    assert outcome.failed == [] and outcome.done == 1
-    told, _ = first.communicate()
-    assert told.endswith("[]\n") and notes.read_text().split() == [str(first.pid)]
+    first.join()
+    assert outcome.failed == [] and outcome.done == 1 and first.exitcode == 0
+    assert notes.read_text().split() == [str(first.pid)]
 
 
 def test_a_cluster_gives_the_same_values_and_survives_a_worker(vit, whole, tmp_path):
     cluster = pytest.importorskip("unlearnkit.study.cluster")
+    distributed = pytest.importorskip("distributed")
     shutil.rmtree(vit().store.folder)
-    lab = fresh(tmp_path, methods=["cf", "retrain"])
-    address = tmp_path / "scheduler.json"
-    code = "import sys; from distributed.cli.{} import main; main(sys.argv[1:])"
-    words = ("--scheduler-file", address, "--no-dashboard")
-    started = [start(code.format("dask_scheduler"), *words, "--port", "0")]
-    worker = (code.format("dask_worker"), *words, "--nthreads", "1", "--no-nanny")
-    started += [start(*worker), start(*worker)]
-    killed = []
+    lab = vit_lab(tmp_path, methods=["cf", "retrain"])
+    code = "import sys; from distributed.cli.dask_worker import main; main(sys.argv[1:])"
+    started, killed = [], []
 
     def report(line):
         # The first to be at work on something else is killed in the middle of it.
@@ -363,18 +326,22 @@ def test_a_cluster_gives_the_same_values_and_survives_a_worker(vit, whole, tmp_p
                 os.kill(workers[place], signal.SIGKILL)
                 break
 
-    try:
-        url = json.loads(wait_for(lambda: address.exists() and address.read_text()))["address"]
-        with cluster.cluster_executor(url) as executor:
-            client = executor.client
-            client.wait_for_workers(2, timeout=60)
-            workers = client.run(os.getpid)
-            how = {"executor": executor, "device": "cpu", "report": report}
-            outcome = compute(lab, plan_of(lab), **how)
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+    here = {"n_workers": 0, "processes": False, "protocol": "tcp", "dashboard_address": None}
+    with distributed.LocalCluster(**here) as scheduler:
+        url = scheduler.scheduler_address
+        words = (url, "--no-dashboard", "--nthreads", "1", "--no-nanny")
+        try:
+            started += [start(code, *words), start(code, *words)]
+            with cluster.cluster_executor(url) as executor:
+                client = executor.client
+                client.wait_for_workers(2, timeout=60)
+                workers = client.run(os.getpid)
+                how = {"executor": executor, "device": "cpu", "report": report}
+                outcome = compute(lab, plan_of(lab), **how)
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
     assert len(killed) == 1 and (outcome.done, outcome.failed) == (4, [])
     assert values_of(lab) == values_of(tiny_lab(lab.profile, whole.store.folder))
     nobody = cluster.cluster_executor("tcp://127.0.0.1:1", timeout=0.5)
@@ -398,11 +365,8 @@ def test_each_worker_of_a_machine_claims_a_gpu_of_its_own(monkeypatch, tmp_path)
 
 def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
-    values = tiny_values()
-    values["method"]["ga"]["small_vit"] |= {"lr": 1e30, "epochs": 2}
-    values["unlearning"]["small_vit"]["clip"] = 0.0
-    tables = {"method": values["method"], "unlearning": values["unlearning"]}
-    lab = vit(**tables, methods=["ga", "raises", "cf"])
+    rates = {**tiny_values()["method"], "ga": {"lr": 1e30, "epochs": 2}}
+    lab = vit(**recipe("unlearning", clip=0.0), method=rates, methods=["ga", "raises", "cf"])
     lab.store.path("quality", lab.stages(CF)[1].key).unlink()
     outcome, lines = run_all(lab)
     failed = {cell.method: error for cell, error in outcome.failed}
@@ -418,9 +382,8 @@ def test_a_cell_that_fails_does_not_stop_the_others(vit, own_methods, tmp_path, 
 
 
 def test_without_an_original_its_cells_fail(tmp_path):
-    values = tiny_values()
-    values["training"]["small_vit"] |= {"lr": 1e30, "clip": 0.0, "optimizer": "sgd", "epochs": 2}
-    lab = fresh(tmp_path, training=values["training"], methods=["cf", "retrain"])
+    diverging = recipe("training", lr=1e30, clip=0.0, optimizer="sgd", epochs=2)
+    lab = vit_lab(tmp_path, **diverging, methods=["cf", "retrain"])
     outcome, _ = run_all(lab)
     messages = [str(error) for _, error in outcome.failed]
     assert outcome.done == 0 and messages[0].startswith("small_vit original: the loss is not fin")
@@ -428,9 +391,7 @@ def test_without_an_original_its_cells_fail(tmp_path):
 
 
 def test_the_time_limit_stops_before_a_cell_and_within_a_training_and_goes_on(tmp_path):
-    values = tiny_values()
-    values["training"]["small_vit"]["epochs"] = 3
-    lab = fresh(tmp_path, training=values["training"])
+    lab = vit_lab(tmp_path, **recipe("training", epochs=3))
     straight = tiny_lab(lab.profile, tmp_path / "straight")
     run_all(straight)
     outcome, lines = run_all(lab, deadline=time.time() - 1)

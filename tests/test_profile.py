@@ -80,8 +80,8 @@ def test_the_narrower_table_wins_and_the_code_has_the_rest(tmp_path):
 
 def test_a_profile_extends_another(tmp_path):
     written(tmp_path, 'extends = "quick"\n[measure]\nbatch_size = 7\n[training.resnet50]\nlr = 1')
-    text = 'extends = "mine.toml"\nmethods = ["cf"]\ntrain_images = 9\n[measure]\nmia_images = 5'
-    expected = load_profile("quick").values | {"methods": ["cf"], "train_images": 9}
+    text = 'extends = "mine.toml"\ncheckpoints = [0.2]\ntrain_images = 9\n[measure]\nmia_images = 5'
+    expected = load_profile("quick").values | {"checkpoints": [0.2], "train_images": 9}
     expected["measure"] |= {"batch_size": 7, "mia_images": 5}
     expected["training"]["resnet50"]["lr"] = 1
     assert as_text(load_profile(written(tmp_path, text, "child")).values) == as_text(expected)
@@ -137,18 +137,16 @@ def refused(path, message):
         ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
         ("attack.0.options.steps", 0, "steps of attack pgd is 0; it must be"),
+        ("attack.0.options.step_ratio", float("nan"), "step_ratio of attack pgd is nan"),
         ("attack.0.options.steps", 10**400, "options.steps must be at most"),
+        ("training.resnet50.crop", 4097, "crop must be at most 4096, not 4097"),
         ("image_size", "16", "image_size: must be a valid integer, not '16'"),
         ("image_size", 15, "small_vit needs .* the image size one of patch"),
         ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),
         ("forget.0.seeds", [-1], "seeds #1: must be greater than or equal to 0, not -1"),
         ("measure", None, "measure: Field required"),
         ("sweep.rates.resnet50.cf", [float("inf")], "cf #1: must be a finite number, not inf"),
-        (
-            "sweep.rates.resnet50",
-            {},
-            "rates.resnet50: Dictionary should have at least 1 item",
-        ),
+        ("sweep.rates.resnet50", {}, "rates.resnet50: Dictionary should have at least 1 item"),
         ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )

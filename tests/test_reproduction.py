@@ -95,6 +95,7 @@ def test_tolerances_are_asked_for_separately_and_the_worst_is_named():
         moved("unlearn/log/hit_ratio", NAN),
         moved("quality/UA", NAN),
         moved("fairness/std/0", [NAN, 4.0]),
+        moved("fairness/std/0", [1.0, NAN]),
         moved("fairness/std/0", [1.0]),
         moved("unlearn/log", {"other": 0.5}),
         moved("quality", {"UA": 10.0}),

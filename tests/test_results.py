@@ -18,7 +18,6 @@ from helpers_study import (
     tiny_lab,
     tiny_profile,
     tiny_values,
-    whole_lab,
     write_profile,
 )
 
@@ -31,11 +30,6 @@ from unlearnkit.study import load_profile, run, run_study
 from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.prune import known_labs, prune, unneeded
 from unlearnkit.study.store import STAGE_VERSIONS
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_lab(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +46,6 @@ def laid(collected, tmp_path_factory):
     results.write_sweep(pd.DataFrame([line], columns=results.SWEEP_COLUMNS), folder)
     results.lay_down(folder, {"source.txt": "profile: tiny 1\n"})
     return folder
-
-
-@pytest.fixture
-def vit(whole, tmp_path):
-    """Return a function of changed tables: a lab that starts from a copy of the small study."""
-    shutil.copytree(whole.store.folder, tmp_path / "store")
-    return lambda **changes: tiny_lab(tiny_profile(tmp_path, **VIT | changes), tmp_path / "store")
 
 
 def raw(lab, cell, label):

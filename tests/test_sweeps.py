@@ -1,13 +1,14 @@
 """Choosing rates: on images no result is about, by the gap to a model retrained without them."""
 
 import math
+import shutil
 from dataclasses import replace
 from unittest import mock
 
 import pandas as pd
 import pytest
 import torch
-from helpers_study import CF, ONE_SET, ORIGINAL, tiny_lab, tiny_profile, tiny_values
+from helpers_study import CF, ORIGINAL, recipe, tiny_lab, tiny_profile, vit_lab
 
 from unlearnkit import results
 from unlearnkit.errors import UserError
@@ -19,8 +20,7 @@ from unlearnkit.study.run import hyperparameters
 from unlearnkit.study.sweep import run_sweep, sweep_labs
 
 SWEEP = {"seed": 0, "forget_seed": 7, "rates": {"small_vit": {"cf": [1e-3, 1e-2], "ga": [1e-4]}}}
-VIT = {"architectures": ["small_vit"], "methods": ["retrain", "cf", "ga"]}
-VIT |= {"checkpoints": [], "forget": ONE_SET, "sweep": SWEEP}
+SWEPT = {"methods": ["retrain", "cf", "ga"], "sweep": SWEEP}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,8 +32,7 @@ def one_core():
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """Return the lab of a computed sweep, and its table."""
-    folder = tmp_path_factory.mktemp("sweep")
-    lab = tiny_lab(tiny_profile(folder, **VIT), folder / "store")
+    lab = vit_lab(tmp_path_factory.mktemp("sweep"), **SWEPT)
     table, whole = run_sweep(lab, workers=1, report=lambda line: None)
     assert whole
     return lab, table
@@ -81,18 +80,14 @@ def test_the_validation_forget_set_is_another(swept):
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_another_failure_is_told(tmp_path):
-    values = tiny_values()
-    values["unlearning"]["small_vit"] |= {"clip": 0.0, "optimizer": "sgd", "epochs": 2}
-    sweep = {**SWEEP, "rates": {"small_vit": {"cf": [1e30, 1e-3]}}}
-    changes = VIT | {"sweep": sweep, "unlearning": values["unlearning"]}
-    lab = tiny_lab(tiny_profile(tmp_path, **changes), tmp_path / "store")
+    changes = recipe("unlearning", clip=0.0, optimizer="sgd", epochs=2)
+    changes["sweep"] = {**SWEEP, "rates": {"small_vit": {"cf": [1e30, 1e-3]}}}
+    lab = vit_lab(tmp_path, **SWEPT | changes)
     table, whole = run_sweep(lab, workers=1, report=lambda line: None)
     broken = table[table["lr"] == 1e30].iloc[0]
     assert whole and math.isnan(broken["average_gap"]) and not broken["chosen"]
     assert table.loc[table["lr"] == 1e-3, "chosen"].item()
-    for path in (lab.store.folder / "quality").iterdir():
-        path.unlink()
-    (lab.store.folder / "quality").rmdir()
+    shutil.rmtree(lab.store.folder / "quality")
     (lab.store.folder / "quality").write_text("")
     with pytest.raises(UserError, match=r"retrain: cannot write .*quality"):
         run_sweep(lab, workers=1, report=lambda line: None)
@@ -113,8 +108,8 @@ def test_files_round_trip_and_a_choice_that_the_profile_does_not_follow(swept, t
 
 
 def test_a_rate_leaves_the_rest_of_the_default_table(tmp_path):
-    profile = tiny_profile(tmp_path, **VIT | {"method": {"cf": {"default": {"clip": 0.5}}}})
-    _, (part, _), *_ = sweep_labs(tiny_lab(profile, tmp_path / "store"))
+    lab = vit_lab(tmp_path, **SWEPT, method={"cf": {"default": {"clip": 0.5}}})
+    _, (part, _), *_ = sweep_labs(lab)
     found = part.profile.hyperparameters("cf", "small_vit")
     assert (found["lr"], found["clip"]) == (1e-3, 0.5)
 
@@ -123,7 +118,7 @@ def test_errors(tmp_path):
     with pytest.raises(UserError, match=r"has no \[sweep\]"):
         next(sweep_labs(tiny_lab(load_profile("quick"), tmp_path)))
     with pytest.raises(UserError, match="keeps no validation images"):
-        run_sweep(tiny_lab(tiny_profile(tmp_path, **VIT | {"validation": 0.0}), tmp_path))
+        run_sweep(tiny_lab(tiny_profile(tmp_path, sweep=SWEEP, validation=0.0), tmp_path))
 
 
 @pytest.mark.parametrize("name", profile_names())
