@@ -3,15 +3,22 @@
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from unlearnkit import report as reports  # its `figures`, which load what draws, at first use
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
 from unlearnkit.report import claims, published, tables
 from unlearnkit.report.study import NothingToDraw, Study
+
+
+def _draw(figure: str, s: Study, **options: Any) -> Any:
+    from unlearnkit.report import figures  # what draws takes a second to load
+
+    return getattr(figures, figure)(s, **options)
+
 
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table1_models": tables.table1,
@@ -25,13 +32,13 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table5_by_reading": claims.by_reading,
 }
 FIGURES: dict[str, Callable[[Study], Any]] = {
-    "fig1_fairness_gap": lambda s: reports.figures.fairness_gap(s),
-    "fig1_fairness_gap_trimmed": lambda s: reports.figures.fairness_gap(
-        s, reading="trimmed_std", published=False
+    "fig1_fairness_gap": partial(_draw, "fairness_gap"),
+    "fig1_fairness_gap_trimmed": partial(
+        _draw, "fairness_gap", reading="trimmed_std", published=False
     ),
-    "fig2_robustness": lambda s: reports.figures.robustness(s),
-    "fig3_conjectures": lambda s: reports.figures.conjectures(s),
-    "fig4_layerwise": lambda s: reports.figures.layerwise(s),
+    "fig2_robustness": partial(_draw, "robustness"),
+    "fig3_conjectures": partial(_draw, "conjectures"),
+    "fig4_layerwise": partial(_draw, "layerwise"),
 }
 
 
@@ -41,12 +48,8 @@ def publish(study: Study, name: str) -> Any:
     A table goes out as CSV, Markdown and LaTeX, a figure as PNG, PDF and the CSV it is drawn from;
     provenance.json beside them says where the numbers come from. What is there already stays
     untouched. A study that has no numbers for it gives a warning and an empty table, or None for a
-    figure, and what was drawn of it before is removed.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, or if the folder cannot be written to.
+    figure, and what was drawn of it before is removed. A `UserError` refuses an unknown name, or
+    a folder that cannot be written to.
     """
     shown, lacking = _kept(study, name)
     if lacking:
