@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -14,10 +14,9 @@ from unlearnkit.report import claims, published, tables
 from unlearnkit.report.study import NothingToDraw, Study
 
 
-def _draw(figure: str, s: Study, **options: Any) -> Any:
-    from unlearnkit.report import figures  # what draws takes a second to load
-
-    return getattr(figures, figure)(s, **options)
+def _figure(name: str, **options: Any) -> Callable[[Study], Any]:
+    """Return a function of `report.figures`, which are loaded when one is first drawn."""
+    return lambda s: getattr(import_module("unlearnkit.report.figures"), name)(s, **options)
 
 
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
@@ -32,13 +31,11 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table5_by_reading": claims.by_reading,
 }
 FIGURES: dict[str, Callable[[Study], Any]] = {
-    "fig1_fairness_gap": partial(_draw, "fairness_gap"),
-    "fig1_fairness_gap_trimmed": partial(
-        _draw, "fairness_gap", reading="trimmed_std", published=False
-    ),
-    "fig2_robustness": partial(_draw, "robustness"),
-    "fig3_conjectures": partial(_draw, "conjectures"),
-    "fig4_layerwise": partial(_draw, "layerwise"),
+    "fig1_fairness_gap": _figure("fairness_gap"),
+    "fig1_fairness_gap_trimmed": _figure("fairness_gap", reading="trimmed_std", published=False),
+    "fig2_robustness": _figure("robustness"),
+    "fig3_conjectures": _figure("conjectures"),
+    "fig4_layerwise": _figure("layerwise"),
 }
 
 
