@@ -79,6 +79,8 @@ def test_load_study_computes_only_where_asked(tmp_path, monkeypatch):
 
 def test_drawing_loads_no_statistics_before_they_are_asked_for():
     code = "import unlearnkit.report.readme, sys; print(*sys.modules)"
+    code += "; from unlearnkit.report import load_study; from unlearnkit.report.publish import *"
+    code += "; FIGURES['fig2_robustness'](load_study())"  # with nothing else that loads figures
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "matplotlib", "seaborn", "scipy.stats"}.isdisjoint(out.stdout.split())
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.names import ID, READINGS
-from unlearnkit.report.frames import excess, forget_title, summaries
+from unlearnkit.report.frames import ATTACKED, excess, forget_title, summaries
 from unlearnkit.report.stats import interval, mean_std, spearman
 from unlearnkit.report.study import Study
 
@@ -36,10 +36,7 @@ COLUMNS = ["Claim", "Key", "Architecture", "Measured", "Value", "Low", "High", "
 COLUMNS += ["What would change it"]
 MODEL = ["architecture", "forget", "method", "seed"]
 EXACT = ["original", "retrain"]
-ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 STUDY_METHODS = ["cf", "bs", "rl", "scrub", "salun"]
-
-
 # A statistic's interval, cut to what it can be (the last two), has to lie wholly "below", "above"
 # or "within" ± a bound.
 FALLS, RISES = (("below", 0.0, -1.0, 1.0), ("above", 0.0, -1.0, 1.0))
@@ -157,10 +154,7 @@ def _clean(s: Study, attack: str) -> pd.Series:
 
 
 def _excess(s: Study, attack: str) -> pd.DataFrame:
-    """Return `frames.excess` at ε > 0 of finished approximate models over all layers.
-
-    And `relative`, the same of drops in percent of each model's own clean accuracy.
-    """
+    """Return `excess` at ε > 0, approximate methods, all layers; `relative`: in % of clean."""
     robust = s.rows("robust", attack=attack, scope="all", progress=1.0, **ATTACKED)
     clean = robust.join(_clean(s, attack), on=ID)["clean"]
     shares = excess(robust.assign(accuracy=100 * robust["accuracy"] / clean))

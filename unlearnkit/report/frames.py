@@ -8,6 +8,8 @@ import pandas as pd
 from unlearnkit.names import GAP_METRICS, ID
 from unlearnkit.report.study import Study
 
+ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
+
 
 def forget_title(forget: str) -> str:
     """Return ``10 % random`` for ``random:0.1`` and ``class 3`` for ``class:3``."""
@@ -34,8 +36,7 @@ def summaries(
     white-box one on test images, under `attack` (the study's own if None), at `epsilon` (in
     [0, 1]; if None, the mean over every ε > 0 at which all models were attacked).
     """
-    attacked = {"images": "test", "access": "white-box", "class_index": -1}
-    robust = excess(s.rows("robust", attack=attack or s.attack, **attacked))
+    robust = excess(s.rows("robust", attack=attack or s.attack, **ATTACKED))
     robust = robust[robust["epsilon"] > 0]
     models = robust.groupby("epsilon")["drop"].transform("size")
     at = models == models.max() if epsilon is None else (robust["epsilon"] - epsilon).abs() < 1e-9

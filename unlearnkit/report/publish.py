@@ -45,12 +45,8 @@ def publish(study: Study, name: str) -> Any:
     A table goes out as CSV, Markdown and LaTeX, a figure as PNG, PDF and the CSV it is drawn from;
     provenance.json beside them says where the numbers come from. What is there already stays
     untouched. A study that has no numbers for it gives a warning and an empty table, or None for a
-    figure, and what was drawn of it before is removed.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, or if the folder cannot be written to.
+    figure, and what was drawn of it before is removed. A `UserError` refuses an unknown name, or
+    a folder that cannot be written to.
     """
     shown, lacking = _kept(study, name)
     if lacking:

@@ -10,7 +10,7 @@ are seen: log 2 − |log(ours / published)|.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,6 @@ FACTOR = 2.0
 TINY = 1e-12  # a gap of zero must have a logarithm, too
 CANDIDATES = ("std", "variance", "channel_std")  # what the publication may have meant
 HOLDS = dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=True))
-
-
 Curves = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
@@ -134,12 +132,10 @@ def _parting(s: Study, both: Curves) -> Iterator[tuple]:
             continue
         published = _parts_at(paper[chosen])
         parts = whole.groupby("seed").apply(lambda gap: _parts_at(gap.droplevel("seed")))
-        said = [
-            ", ".join("never" if at > layers else f"layer {at}" for at in sorted(places))
-            for places in ({published}, set(parts))
-        ]
+        said = {at: f"layer {at}" for at in range(layers + 1)} | {layers + 1: "never"}
+        mine = ", ".join(said[at] for at in sorted(set(parts)))
         margin = round(layers / 10) + 0.5 - (parts - published).abs()
-        yield f"Curves part for good: {words}", *said, margin
+        yield f"Curves part for good: {words}", said[published], mine, margin
 
 
 def _parts_at(gap: pd.DataFrame) -> int:
@@ -193,18 +189,19 @@ def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
     """
     found = []
     for architecture in LAYERS:
-        pairs = {name: curves(s, architecture, forget, name) for name in CANDIDATES}
-        for method in ("original", "retrain"):  # what no approximate algorithm has touched
-            for name, (ours, paper, _) in ((n, both) for n, both in pairs.items() if both):
-                if method in ours:
-                    seeds = ours[method].dropna().groupby(level="layer_index")
-                    at = pd.DataFrame({"ours": seeds.mean(), "paper": paper[method]}).dropna()
-                    ratio = at["ours"] / at["paper"]
-                    numbers = (at["ours"].median(), at["paper"].median(), ratio.median())
-                    numbers += (np.log10(ratio).abs().median(), spearman(at["ours"], at["paper"]))
-                    names = (s.title(architecture), s.title(method), name)
-                    shown = (float(f"{number:.3g}") for number in numbers)
-                    found.append((*names, *shown, len(at), int(seeds.size().max())))
+        # Of what no approximate algorithm has touched
+        for method, name in product(("original", "retrain"), CANDIDATES):
+            both = curves(s, architecture, forget, name)
+            if both and method in both[0]:
+                ours, paper, _ = both
+                seeds = ours[method].dropna().groupby(level="layer_index")
+                at = pd.DataFrame({"ours": seeds.mean(), "paper": paper[method]}).dropna()
+                ratio = at["ours"] / at["paper"]
+                numbers = (at["ours"].median(), at["paper"].median(), ratio.median())
+                numbers += (np.log10(ratio).abs().median(), spearman(at["ours"], at["paper"]))
+                names = (s.title(architecture), s.title(method), name)
+                shown = (float(f"{number:.3g}") for number in numbers)
+                found.append((*names, *shown, len(at), int(seeds.size().max())))
     columns = ["Architecture", "Method", "Reading", "Ours, median", "Published, median"]
     columns += ["Ours / published", "Distance (decades)", "ρ over layers", "Layers", "Seeds"]
     return s.table(
