@@ -597,9 +597,9 @@ def test_hyperparameters_that_are_not_given_have_the_published_values():
 @pytest.mark.parametrize(
     "name, values, says",
     [
-        ("cf", {"learning_rate": 1.0}, "unknown hyper-parameter of method cf 'learning_rate'"),
+        ("cf", {"learning_rate": 1.0}, "unknown hyper-parameter of method.cf 'learning_rate'"),
         ("cf", {"mask_fraction": 0.5}, "known: optimizer, lr, .*clip$"),
-        ("cf", {"lr": "0.1"}, "method cf: lr must be a valid number, not '0.1'"),
+        ("cf", {"lr": "0.1"}, "method.cf.lr must be a valid number, not '0.1'"),
         ("cf", {"lr": math.nan}, "lr must be a finite number, not nan"),
         ("cf", {"lr": 10**400}, "lr must be a valid number, not 1000"),
         ("cf", {"lr": True}, "lr must be a valid number, not True"),

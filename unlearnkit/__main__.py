@@ -85,6 +85,7 @@ def _execute(chosen: list[Path], options: argparse.Namespace, path: Path, name: 
         parameters["dataset"] = options.dataset
     if source := source_folder(options.dataset or ""):
         parameters |= {"dataset": f"folder:{source}", "folder": str(source)}
+        parameters["settings"] = parameters["profile"]  # notebook 07's, else starter
     store = str(default_folder().resolve())
     environment = {"UNLEARNKIT_OWN_RESULTS": "1", "UNLEARNKIT_STORE": store}
     also = {f"results/{place.name}, redrawn": partial(_redraw, place) for place in _committed()}

@@ -87,7 +87,7 @@ def method(
                 raise UserError(f"{what} needs a default, and a name that is not among {names}")
             defaults[o.name] = o.default
             kinds[o.name] = type(o.default) if o.annotation is o.empty else o.annotation
-        check_values(defaults, kinds, f"method {name}, defaults")
+        check_values(defaults, kinds, f"defaults of method.{name}")
         shown = title or name.upper()
         METHODS[name] = Method(name, shown, color, order, version, function, defaults, kinds)
         return function
@@ -109,7 +109,7 @@ def parse_hyperparameters(
 
     A `UserError` names `where`, and an unknown method or name or a value that is not allowed.
     """
-    chosen, where = get(method), where or f"method {method}"
+    chosen, where = get(method), where or f"method.{method}"
     checked = check_values(values, {**RECIPE_KINDS, **chosen.kinds}, where)
     options = {name: checked.pop(name, default) for name, default in chosen.defaults.items()}
     return parse_recipe(checked, where), options

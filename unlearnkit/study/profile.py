@@ -171,5 +171,5 @@ def _check_recipes(profile: Profile, architecture: str) -> None:
         methods.parse_hyperparameters(values, method, f"method.{method}.{architecture}")
     for (table, values), (name, most) in product(found.items(), LARGEST.items()):
         if values.get(name, 0) > most:
-            where = f"{table}.{architecture}: {name}"
+            where = f"{table}.{architecture}.{name}"
             raise UserError(f"{where} must be at most {most}, not {values[name]}")

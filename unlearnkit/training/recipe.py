@@ -78,5 +78,5 @@ def check_values(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str
             checked[name] = TypeAdapter(kinds[name], config=STRICT).validate_python(value)
         except ValidationError as error:
             must = error.errors()[0]["msg"].removeprefix("Input should ")
-            raise UserError(f"{where}: {name} must {must}, not {value!r}") from None
+            raise UserError(f"{where}.{name} must {must}, not {value!r}") from None
     return checked
