@@ -76,7 +76,7 @@ check() {
   export TQDM_DISABLE=1 OMP_NUM_THREADS=1 # as many processes as cores, a thread each
   "$python" -m ruff check . || die "ruff check found faults (above)"
   "$python" -m ruff format --check . || die "some files are not formatted: $python -m ruff format ."
-  exec "$python" -m pytest --numprocesses auto --dist loadgroup "$@"
+  exec "$python" -m pytest --numprocesses auto "$@"
 }
 
 case "${1:-}" in

@@ -238,7 +238,7 @@ def test_a_worker_that_does_not_see_the_store_says_so(vit, tmp_path):
 POOL = """
 import sys, time
 from pathlib import Path
-from unlearnkit.study.workers import Processes
+from unlearnkit.workers import Processes
 def job(note, seconds):
     Path(note).touch()
     time.sleep(seconds)

@@ -15,7 +15,7 @@ from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import FOLDER, load_profile, profile_names
 
 # Of the values: a change of `quick` must not change what extends it without a word.
-DIGESTS = {"paper": "59440854", "smoke": "715786a4", "starter": "ec082c3b"}
+DIGESTS = {"paper": "59440854", "smoke": "715786a4", "starter": "7ff7b8f0"}
 
 
 def as_text(values):
