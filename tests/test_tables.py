@@ -268,7 +268,7 @@ def test_what_a_study_lacks_is_skipped_and_said(tmp_path, monkeypatch):
     assert publish_all(s, report=lines.append) == [line for line in lines if " " not in line]
     assert "table1_models" in lines
     assert "table_outliers is not drawn: the study has no numbers for it" in lines
-    assert lines[-1] == "fig4_layerwise is not drawn: no image was attacked"
+    assert "fig4_layerwise is not drawn: no image was attacked" in lines
     kept = {path.stem for path in s.output.iterdir()}
     assert kept == {"provenance", *(line for line in lines if " " not in line)}
     with pytest.warns(UserWarning, match="table3_robustness is not drawn"):
