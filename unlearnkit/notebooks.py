@@ -58,8 +58,9 @@ def execute(
     environment = {"OMP_NUM_THREADS": str(max(1, cpu_count() // workers)), **environment}
     how = (folder, parameters, environment)
     tasks = {path.stem: partial(_execute_one, path, *how) for path in paths} | dict(also or {})
-    # From the last: notebook 07, which trains a study of its own, takes longest.
-    calls = [delayed(_timed)(title, task) for title, task in reversed(tasks.items())]
+    # First those that train, and so take longest.
+    order = sorted(tasks, key=lambda title: not title.startswith(("00", "07")))
+    calls = [delayed(_timed)(title, tasks[title]) for title in order]
     report(f"Notebooks, into {folder}:")
     failed = []
     for title, seconds, error in Parallel(workers, return_as="generator_unordered")(calls):
