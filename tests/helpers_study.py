@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -95,6 +96,11 @@ def run_all(lab: Lab, **options: Any) -> tuple[Outcome, list[str]]:
         return compute(lab, plan, report=lines.append, **{"workers": 1, **options}), lines
 
 
+def hears_interrupts() -> None:
+    """Undo what a shell does to what it runs in the background: that ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
     """Start a Python process of its own group that runs `code`, with these helpers to import."""
     here = Path(__file__).parent
@@ -103,6 +109,7 @@ def start(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
         start_new_session=True,
+        preexec_fn=hears_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
