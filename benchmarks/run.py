@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from unlearnkit import attacks, fairness, models
-from unlearnkit.data import ImageData, make_split
+from unlearnkit.data import ImageData, load, make_split
 from unlearnkit.methods import unlearn
 
 CLASSES, SIZE = 10, 32
+SPLIT = {"forget": "random:0.1", "validation": 0.0, "seed": 0}
 PAIRS = 3
 RECIPE = {"lr": 0.01, "epochs": 1, "batch_size": 128, "crop": 4, "flip": True, "precision": "bf16"}
 
@@ -108,7 +109,7 @@ def plain_rl(net: nn.Module, forget: Dataset, retain: Dataset) -> None:
 def rl_epochs() -> Iterator[tuple]:
     """Compare an epoch of RL with the plain loop, for two networks."""
     data = made_data(1280, 10)
-    split = make_split(data, forget="random:0.1", validation=0.0, seed=0)
+    split = make_split(data, **SPLIT)
     parts = [
         PlainImages(data.train_images[index], data.train_labels[index], data.mean, data.std)
         for index in (split.forget, split.retain)
@@ -120,19 +121,21 @@ def rl_epochs() -> Iterator[tuple]:
 
 
 def epsilon_curve() -> Iterator[tuple]:
-    """Compare an ε-curve of PGD-20 with a plain torchattacks loop on the same images."""
-    data = made_data(2560, 256)
-    model = resnet50(data, stem_stride=2)
-    split = make_split(data, forget="random:0.1", validation=0.0, seed=0)
-    recipe = {**RECIPE, "epochs": 4, "crop": 0, "lr": 0.05}
-    # Trained, so that robustness falls along ε as it does in a study.
+    """Compare an ε-curve of PGD-20 with a plain torchattacks loop on the same images.
+
+    Ours leaves broken images alone, so the ratio depends on how accuracy falls along ε: it is said.
+    """
+    data = load("digits", size=SIZE)
+    model, split = resnet50(data, stem_stride=2), make_split(data, **SPLIT)
+    recipe = {**RECIPE, "epochs": 12, "crop": 0, "lr": 0.05}
     model = unlearn("cf", model, data, split, hyperparameters=recipe, seed=0).model.eval()
-    images, labels = data.train_images[split.retain[:512]], data.train_labels[split.retain[:512]]
-    epsilons = [e / 255 for e in (0.25, 0.5, 1, 2, 4, 8)]
+    images, labels = data.test_images, data.test_labels
+    epsilons = [e / 255 for e in (2, 4, 8, 16, 32, 64)]
     floats = images.float() / 255
 
     how = {"batch_size": 256, "seed": 0}
     ours = partial(attacks.robust_curve, model, images, labels, "pgd", epsilons, **how)
+    falls = ", ".join(f"{100 * row.float().mean():.0f}" for row in ours())
 
     def plain() -> None:
         for epsilon in epsilons:
@@ -141,7 +144,8 @@ def epsilon_curve() -> Iterator[tuple]:
                 model(adversary(batch, truth)).argmax(1)
 
     a, b, share = ratio(ours, plain)
-    yield "ε-curve, 6 × PGD-20: ours / plain torchattacks", a, b, share, "≤ 0.33"
+    what = f"ε-curve, 6 × PGD-20, accuracy {falls} %: ours / plain torchattacks"
+    yield what, a, b, share, "≤ 0.33"
 
 
 def sigma() -> Iterator[tuple]:
@@ -165,7 +169,7 @@ def sigma() -> Iterator[tuple]:
 def last_layers() -> Iterator[tuple]:
     """Compare CF on the last layers with CF on all: time and counted memory."""
     data = made_data(2560, 10)
-    model, split = resnet50(data), make_split(data, forget="random:0.1", validation=0.0, seed=0)
+    model, split = resnet50(data), make_split(data, **SPLIT)
     recipe = {**RECIPE, "crop": 0, "epochs": 3}
     made = {}
 
