@@ -138,13 +138,16 @@ def test_the_sweep_rings_the_rate_taken_and_an_empty_study_has_no_figure(tmp_pat
         with pytest.raises(NothingToDraw, match=r"measured|no sweep"):
             getattr(figures, name)(invented([], profile="none"))
     s = invented([model("cf")], folder=tmp_path / "results" / "quick")
-    rows = [(rate, gap, rate == 0.01) for rate, gap in ((0.001, 9), (0.01, 2), (0.1, 40))]
-    table = pd.DataFrame(rows, columns=["lr", "average_gap", "chosen"])
+    gaps = [(0.001, 0, 9), (0.01, 0, 3), (0.01, 1, 1), (0.1, 0, 2), (0.1, 1, 8), (1.0, 0, 40)]
+    table = pd.DataFrame(gaps, columns=["lr", "seed", "average_gap"])
+    table["chosen"] = table["lr"] == 0.01
     table = table.assign(architecture="small_vit", method="cf").reindex(columns=SWEEP_COLUMNS)
     write_sweep(table, s.folder)
-    ax = figures.sweep(s).axes[0]
-    assert curve(ax, "#56B4E9").get_ydata().tolist() == [9, 2, 40]
-    assert ax.collections[0].get_offsets().tolist() == [[0.01, 2]]
+    fig = figures.sweep(s)
+    ax = fig.axes[0]
+    assert curve(ax, "#56B4E9").get_ydata().tolist() == [9, 2, 5, 40]
+    ring, bars = ax.collections
+    assert ring.get_offsets().tolist() == [[0.01, 2]] and has_ranges(bars, 1, fig.data)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 

@@ -42,7 +42,7 @@ def laid(collected, tmp_path_factory):
     """A folder with results, a sweep and their source."""
     folder = tmp_path_factory.mktemp("laid")
     results.write(collected, folder)
-    line = ["vit", "cf", 0.1, 1.0, 2.0, 3.0, 4.0, 5.0, True]
+    line = ["vit", "cf", 0.1, 0, 1.0, 2.0, 3.0, 4.0, 5.0, True]
     results.write_sweep(pd.DataFrame([line], columns=results.SWEEP_COLUMNS), folder)
     results.lay_down(folder, {"source.txt": "profile: tiny 1\n"})
     return folder

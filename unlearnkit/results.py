@@ -25,7 +25,7 @@ from unlearnkit import files
 from unlearnkit.errors import UserError, one_line
 from unlearnkit.names import GAP_METRICS
 
-SWEEP_COLUMNS = ["architecture", "method", "lr", *GAP_METRICS, "average_gap", "chosen"]
+SWEEP_COLUMNS = ["architecture", "method", "lr", "seed", *GAP_METRICS, "average_gap", "chosen"]
 SUMS = "SHA256SUMS"
 
 
@@ -255,7 +255,8 @@ def read_sweep(folder: Path) -> pd.DataFrame:
 def disagreements(hyperparameters: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     """Return a line for each rate, in study.json's table, that is not the sweep's choice."""
     lines = []
-    for row in table[table["chosen"]].itertuples():
+    keys = ["architecture", "method", "lr"]  # on a line for each seed
+    for row in table.loc[table["chosen"], keys].drop_duplicates().itertuples():
         rate = hyperparameters[row.architecture][row.method]["lr"]
         if rate != row.lr:
             lines.append(f"[method.{row.method}] {row.architecture}.lr = {row.lr:g}, not {rate:g}")

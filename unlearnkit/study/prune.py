@@ -46,7 +46,9 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
         for part, cells in ((lab, cells_of(lab.profile)), *sweeps):
             keys.add(part.data.fingerprint)
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
-            for stage in (stage for cell in cells for stage in part.stages(cell)):
+            # A sweep's seed need not be one of the study's: its originals are no cells.
+            made_of = dict.fromkeys([*cells, *(cell.original for cell in cells)])
+            for stage in (stage for cell in made_of for stage in part.stages(cell)):
                 keys |= {stage.key, stage.key_without("epochs_done")}
                 keys |= {stage.key_without("model", "adversarial")}
     found = {}

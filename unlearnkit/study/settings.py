@@ -99,7 +99,7 @@ class Forget(Table):
 
 
 class Sweep(Table):
-    seed: Seed
+    seeds: Annotated[list[Seed], Some, Once]
     forget_seed: Seed
     rates: Annotated[dict[Architecture, Annotated[dict[Method, Rates], Some]], Some]
 

@@ -187,21 +187,27 @@ def _per_class(ax: Axes, s: Study, grid: pd.DataFrame, **limits: float) -> None:
 def sweep(s: Study) -> KitFigure:
     """Draw the average gap of each method at each rate that was tried; a ring marks the choice.
 
-    A rate whose training diverged has no point. Data: the study's sweep without Retrain's rows.
+    A rate whose training diverged has no point. Data: a row for each architecture, method and lr,
+    with mean, low, high, std and n of the average gap over the seeds that tried it, and chosen.
     """
-    data = s.sweep[s.sweep["method"] != "retrain"]
+    tried = s.sweep[s.sweep["method"] != "retrain"]
+    data = over_seeds(tried, ["architecture", "method", "lr", "chosen"], "average_gap")
     if data.empty:
         raise NothingToDraw("this study has no sweep")
     names = data["architecture"].unique()
     fig = KitFigure(figsize=(style.WIDTH, 2.6))
     for ax, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         part = data[data["architecture"] == name]
-        sns.lineplot(part, x="lr", y="average_gap", ax=ax, **style.lines(s, part))
-        best = part[part["chosen"]]
-        ring = {"s": 46, "fc": "none", "ec": best["method"].map(style.palette(s))}
-        ax.scatter(best["lr"], best["average_gap"], **ring)
+        sns.lineplot(part, x="lr", y="mean", ax=ax, **style.lines(s, part))
+        colors, best = part["method"].map(style.palette(s)), part[part["chosen"]]
+        ring = {"s": 46, "fc": "none", "ec": colors[part["chosen"]]}
+        ax.scatter(best["lr"], best["mean"], **ring)
+        ax.vlines(part["lr"], part["low"], part["high"], colors, lw=0.7)
         style.log_if_wide(ax.xaxis, part["lr"], factor=0.0)
-        style.log_if_wide(ax.yaxis, part["average_gap"], factor=0.0)
+        style.log_if_wide(ax.yaxis, part["mean"], factor=0.0)
         ax.set(title=s.title(name), xlabel="Learning rate", ylabel="Average gap (points)")
-    text = "Average gap to Retrain on validation images and a validation forget set, one seed; "
-    return style.finish(fig, s, data, text + "ring: the smallest gap, the rate taken.")
+    many = tried["seed"].nunique()
+    over = f"marker: mean, bar: minimum to maximum over {many} seeds" if many > 1 else "one seed"
+    text = f"Average gap to Retrain on validation images and a validation forget set; {over}; "
+    text += "ring: the rate taken, the nearest of those that every seed tried."
+    return style.finish(fig, s, data, text)
