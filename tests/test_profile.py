@@ -106,6 +106,12 @@ def test_another_forget_set_is_another_study_everywhere():
     assert [entry["set"] for entry in other["forget"]] == ["class:5", "class:5", "class:3"]
 
 
+def test_a_transformer_of_convolutional_patches_needs_no_patch_size_that_fits(tmp_path):
+    text = 'extends = "quick"\n[models]\nsmall_vit.convolutions = 3\n'
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_profile(tmp_path / "mine.toml")["models"]["small_vit"]["patch"] == 4
+
+
 def refused(path, message):
     with pytest.raises(UserError) as caught:
         load_profile(path)

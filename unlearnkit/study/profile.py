@@ -155,7 +155,8 @@ def _check_network(architecture: str, image_size: int, **options: Any) -> None:
     """Build the network without its memory: what cannot be built is refused before it is due."""
     if image_size == 0 and architecture not in Models.model_fields and is_model(architecture):
         return  # one of timm's; the size is that of the data, which are not loaded yet
-    size = image_size or options.get("patch", 2 ** options.get("convolutions", 5))
+    convolutions = options.get("convolutions")  # these set the patch size, where there are any
+    size = image_size or (2**convolutions if convolutions else options.get("patch", 32))
     spread = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     with torch.device("meta"):
         models.build(architecture, num_classes=10, image_size=size, seed=0, **spread, **options)
