@@ -53,6 +53,7 @@ GOLDEN = {
     ("robustness", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "75587a4afc4c66bfd28e",
     ("transfer", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "d12a04a213f8040f78d5",
     ("adversarial", '{"epsilons":[0.06274509803921569]}'): "927480a874b367fefd1c",
+    ("distance", '{"steps":100,"test":20}'): "b4dfc431495d9af899f2",
     ("measure", '{"name":"own","version":1}'): "151ab3444930ab5665c6",
 }
 RECIPE = {
@@ -228,7 +229,8 @@ def test_nothing_stored_is_a_pickle_or_tells_of_device_or_paths(whole):
     assert {path.suffix for path in files} == {".json", ".safetensors", ".lock"}
     asked = [json.loads(path.read_text()) for path in files if path.suffix == ".json"]
     specs = [(entry["stage"], canonical(entry["spec"])) for entry in asked if "spec" in entry]
-    assert {stage for stage, _ in specs} == set(STAGE_VERSIONS) - {"adversarial", "measure"}
+    elsewhere = {"adversarial", "distance", "measure"}
+    assert {stage for stage, _ in specs} == set(STAGE_VERSIONS) - elsewhere
     for _, text in specs:
         assert not any(word in text for word in ("device", "cpu", "workers", "/tmp"))
 

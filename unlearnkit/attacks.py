@@ -136,10 +136,7 @@ def perturb(
     device, made = device_of(model), []
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        victim = copy.deepcopy(model).eval().requires_grad_(False)
-        fast = layout(victim)
-        victim.register_forward_pre_hook(lambda _, x: x[0].contiguous(memory_format=fast))
-        victim.register_forward_hook(lambda *call: _padded(call[-1].float()))
+        victim = frozen(model)
         for start in range(0, len(images), batch_size):
             part, mixed = slice(start, start + batch_size), (seed * 1_000_003 + start) % 2**63
             clean = to_float(images[part], device).detach()
@@ -154,6 +151,15 @@ def perturb(
                 found = torch.minimum(torch.maximum(found, clean - epsilon), clean + epsilon)
             made.append(found.clamp(0, 1).cpu())
     return torch.cat(made)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """Return a copy to attack: in evaluation mode, without gradients of its own, float logits."""
+    victim = copy.deepcopy(model).eval().requires_grad_(False)
+    fast = layout(victim)
+    victim.register_forward_pre_hook(lambda _, x: x[0].contiguous(memory_format=fast))
+    victim.register_forward_hook(lambda *call: _padded(call[-1].float()))
+    return victim
 
 
 def score_images(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unlearnkit import attacks, fairness, metrics
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
+from unlearnkit.distance import minimal_distances
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.models import norm_layers
 from unlearnkit.seeding import derive, stream
@@ -180,6 +181,29 @@ def transfer(
     if attacks.get_attack(how["attack"]).norm:
         right = right & right[0]
     return _counted(sets, right, how["epsilons"])
+
+
+def distance(
+    model: nn.Module,
+    data: ImageData,
+    split: Split,
+    *,
+    test: int,
+    steps: int,
+    seed: int,
+    batch_size: int,
+) -> dict[str, list[float | None]]:
+    """Return `distances`, each test image's smallest L∞ one to a wrong answer, in units of 1/255.
+
+    The first `test` of the images that attacks meet; `steps` are FMN's (`minimal_distances`). 0
+    stands for an image that is wrong when clean, None for one that was not broken.
+    """
+    images = {"test": test, "retain": 0, "forget": 0}
+    _, pictures, labels = _attacked(data, split, images, seed)
+    found = minimal_distances(model, pictures, labels, steps=steps, batch_size=batch_size)
+    # Four significant digits: more than the search is good for.
+    rounded = [float(f"{255 * size:.4g}") for size in found.tolist()]
+    return {"distances": [size if math.isfinite(size) else None for size in rounded]}
 
 
 def _attacked(

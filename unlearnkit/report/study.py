@@ -41,6 +41,8 @@ class Study:
     gap : reading, layer_index, layer_name, gap
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
+    distance : image (its place among those attacked), distance (the smallest L∞ perturbation that
+        makes the model wrong, in [0, 1] pixels; 0 if wrong when clean, inf if none was found)
     log : name and value of what a method reports about itself
     """
 
@@ -49,6 +51,7 @@ class Study:
     sigma = cached_property(lambda self: tidy.frame("sigma", self.results))
     gap = cached_property(lambda self: tidy.frame("gap", self.results))
     robust = cached_property(lambda self: tidy.frame("robust", self.results))
+    distance = cached_property(lambda self: tidy.frame("distance", self.results))
     log = cached_property(lambda self: tidy.frame("log", self.results))
 
     def __init__(self, results: Results, folder: Path) -> None:

@@ -15,6 +15,7 @@ COLUMNS = {
     "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
     "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
     "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
+    "distance": [*ID, "image", "distance"],
     "log": [*ID, "name", "value"],
 }
 
@@ -48,6 +49,9 @@ def _rows(name: str, kind: str, of: str, value: dict[str, Any]) -> Iterator[tupl
             yield value["name"], value["value"]
         case ("log", "unlearn"):
             yield from value["log"].items()
+        case ("distance", "distance"):
+            sizes = (np.inf if size is None else size / 255 for size in value["distances"])
+            yield from enumerate(sizes)
         case ("sigma" | "gap", "fairness"):
             for reading in (known for known in READINGS if known in value):
                 layers = zip(value["layers"], value[reading], strict=True)

@@ -24,6 +24,7 @@ from unlearnkit.training import OutOfTime, parse_recipe, train
 
 MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
 MEASURED |= {"robustness": measures.robustness, "transfer": measures.transfer}
+MEASURED["distance"] = measures.distance
 # Fields of a spec that say what is measured on; the others are the keywords of its measure.
 ON = ("model", "data", "split", "version", "norm", "nested", "source")
 
@@ -112,6 +113,8 @@ class Lab:
             if entry["transfer"] and cell.progress == 1:
                 source = {"source": self.model_stage(cell.original).key}
                 found.append(Stage(cell, "transfer", {**spec, **own, **source}))
+        if whole and "distance" in self.profile.values:
+            found.append(Stage(cell, "distance", {**spec, **self.profile["distance"]}))
         return found
 
     def done(self, stage: Stage, *, repair: bool = True) -> Entry | None:

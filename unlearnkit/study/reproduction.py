@@ -73,6 +73,9 @@ def _rows(stages: Stages) -> dict[str, list[float]]:
             for reading in value.keys() & COMPARED:
                 for layer, row in zip(value["layers"], value[reading], strict=True):
                     rows[f"{name} {reading} {layer}"] = row
+        elif "distances" in value:  # what was not broken lies further than any pixel can move
+            sizes = [255.0 if size is None else size for size in value["distances"]]
+            rows[f"{name} median"] = [float(np.median(sizes))]
         else:
             numbers = value.get("log", value).items()
             rows |= {f"{name} {what}": [n] for what, n in numbers if not isinstance(n, str)}

@@ -130,6 +130,11 @@ class Attack(Table):
         return self
 
 
+class Distance(Table):
+    test: int = Field(ge=1, le=10**9)
+    steps: int = Field(100, ge=1, le=10**5)
+
+
 class Report(Table):
     attack: str
     tolerance_points: Number = Field(gt=0)
@@ -159,6 +164,7 @@ class Settings(Table):
     stand_in: dict[str, str] | None = None
     measure: Measure
     attack: list[Attack]
+    distance: Distance | None = None
     report: Report
 
     @validator(mode="after")
