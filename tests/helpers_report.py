@@ -30,6 +30,7 @@ def model(
     robust: dict[str, dict[float, Any]] | None = None,
     log: dict[str, float] | None = None,
     measures: dict[str, float] | None = None,
+    distances: list[float | None] | None = None,
     memory: float | None = None,
     **facts: Any,
 ) -> Model:
@@ -37,7 +38,7 @@ def model(
 
     `gap` is by reading of σ and layer. `robust` is by attack (``transfer/ATTACK`` of images made
     on the original) and ε in 1/255 (0 is clean): % of 100 test images of each class, one number
-    for all or one for each class. `memory` is in bytes.
+    for all or one for each class. `distances` are in 1/255, `memory` in bytes.
     """
     cell = Cell(architecture, forget, method, scope, seed, progress)
     made = {"memory": {"total": memory}, "parameters": 1000, "log": log or {}}
@@ -55,6 +56,8 @@ def model(
         values[stage] = {"epsilons": list(map(float, curve)), "sets": {"test": counts}}
     for name, value in (measures or {}).items():
         values[f"measure/{name}"] = {"name": name, "value": value}
+    if distances:
+        values["distance"] = {"distances": distances}
     stages = [{"stage": s, "key": f"{cell.name} {s}", "value": v} for s, v in values.items()]
     return Record(cell, stages), facts
 

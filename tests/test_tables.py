@@ -41,7 +41,8 @@ def test_titles_colours_and_order_come_from_the_results_alone():
 
 
 def test_a_study_is_the_same_in_memory_and_read_from_its_folder(tmp_path):
-    moved = model("cf", 5, log={"hits": 0.5}, robust={"transfer/pgd": {0: 1}})
+    more = {"log": {"hits": 0.5}, "distances": [0.0, 51.0, None]}
+    moved = model("cf", 5, robust={"transfer/pgd": {0: 1}}, **more)
     models = [*few(checkpoints=()), moved]
     memory, read = invented(models), invented(models, folder=tmp_path / "results" / "quick")
     for name, columns in COLUMNS.items():
@@ -49,6 +50,7 @@ def test_a_study_is_the_same_in_memory_and_read_from_its_folder(tmp_path):
         pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
         assert list(mine) == columns == list(getattr(invented([]), name))
         assert len(mine)
+    assert read.distance["distance"].tolist() == [0, 0.2, np.inf]
     assert memory.provenance == read.provenance
     assert read.output == tmp_path / "figures" / "quick", "beside its results"
     assert "2025" not in json.dumps(read.provenance) and read.stamp.endswith("abc")
