@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnkit import models
+from unlearnkit import metrics, models
 from unlearnkit.errors import UserError
 
 SMALL = {
@@ -40,6 +40,13 @@ def test_normalisation_is_inside(built):
     assert torch.allclose(model(x), model.net((x - mean) / std), atol=1e-6)
     assert not torch.allclose(model(x), model.net(x), atol=1e-3)
     assert model.architecture == "small_vit" and model(x).shape == (4, 5)
+
+
+def test_features_are_what_the_last_layer_makes_logits_of(built):
+    for model in built.values():
+        found = metrics.features(model, images(), batch_size=3)
+        logits = model.net.get_classifier()(found)
+        assert torch.allclose(logits, metrics.predictions(model, images()), atol=1e-5)
 
 
 def test_full_size_architectures():

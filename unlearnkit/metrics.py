@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -63,10 +63,21 @@ def predictions(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> T
 
     `images` [N, 3, H, W] are uint8, or float in [0, 1], on any device; moved batch by batch.
     """
+    return _batched(model, model, images, batch_size)
+
+
+def features(model: nn.Module, images: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Return a `Classifier`'s penultimate features, float32 [N, D]; else as `predictions`."""
+    return _batched(model, model.features, images, batch_size)
+
+
+def _batched(
+    model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, batch_size: int
+) -> Tensor:
     device, fast = device_of(model), layout(model)
     with evaluating(model), torch.inference_mode():
         batches = [
-            model(to_float(batch, device).contiguous(memory_format=fast)).float().cpu()
+            function(to_float(batch, device).contiguous(memory_format=fast)).float().cpu()
             for batch in images.split(batch_size)
         ]
     return torch.cat(batches)

@@ -42,6 +42,11 @@ class Classifier(nn.Module):
         """Return logits [B, classes] for float images [B, 3, H, W] in [0, 1]."""
         return self.net((images - self.mean) / self.std)
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the last linear layer makes the logits of, [B, D], for images as above."""
+        maps = self.net.forward_features((images - self.mean) / self.std)
+        return self.net.forward_head(maps, pre_logits=True)
+
 
 class NormLayer(NamedTuple):
     """A normalisation layer: its place (from 1), its name and the module that computes it."""
