@@ -226,7 +226,8 @@ def test_a_report_draws_both_studies_and_prune_shows_before_it_deletes(
     command = ["compute", "--profile", computed.whole, "--workers", "1"]
     drawn = [computed.store / "figures/tiny", computed.project / "figures/tiny"]
     tables = {f"{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex")}
-    figures = {f"{name}.{ending}" for name in FIGURES for ending in ("csv", "png", "pdf")}
+    endings = [".csv", *(f"{size}.{kind}" for size in ("", "_column") for kind in ("png", "pdf"))]
+    figures = {f"{name}{ending}" for name in FIGURES for ending in endings}
     assert main(command) == main(["report", "--profile", computed.whole]) == 0
     assert {path.name for path in drawn[0].iterdir()} == {*tables, *figures, "provenance.json"}
     for name in list(FIGURES):  # once is enough

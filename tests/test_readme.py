@@ -91,7 +91,7 @@ def test_blocks_are_filled_and_nothing_else_changes():
     for words in ("profile `quick` on digits", "10 % random", "n = 2 seeds (0, 1)"):
         assert words in figure and words in table
     assert "10 models, computed on 2025-01-01 at abc, in 0.0 hours (sweep aside)." in table
-    assert "hollow" not in figure, "a transformer of two layers has no published curve"
+    assert "published" not in figure, "a transformer of two layers has no published curve"
     assert "Of digits, shapes can be compared" in figure
     assert not any(line.endswith("-") for line in text.splitlines())
     assert "| SmallViT | MINE | 14.00 ± 1.41 |" in table
@@ -102,7 +102,7 @@ def test_published_values_and_names_in_the_text():
     curve = numbers("retrain", 0, 0.0)
     nine = [model("retrain", gap={"std": [0.1] * 9}, quality={"UA": 1.0})]
     figure = block(readme.update(TEXT, invented(nine, dataset="CIFAR-10")), "figure")
-    assert "hollow markers: the values published for CIFAR-10." in figure
+    assert "; lower row: the values published." in figure
     assert "shapes can be compared" not in figure
     s = invented([changed(curve, forget="class:<b>")], dataset="<script>[x](y)")
     text = readme.update(TEXT, s)

@@ -265,7 +265,8 @@ def test_what_a_study_lacks_is_skipped_and_said(tmp_path, monkeypatch):
         monkeypatch.setitem(FIGURES, name, lacking)
     s = invented([model("retrain", quality={"TA": 1.0})], folder=tmp_path / "results" / "quick")
     s.output.mkdir(parents=True)
-    (s.output / "fig2_robustness.png").write_text("of an earlier study")
+    for name in ("fig2_robustness.png", "fig2_robustness_column.pdf"):
+        (s.output / name).write_text("of an earlier study")
     lines = []
     assert publish_all(s, report=lines.append) == [line for line in lines if " " not in line]
     assert "table1_models" in lines

@@ -14,9 +14,13 @@ from unlearnkit.report import claims, published, tables
 from unlearnkit.report.study import NothingToDraw, Study
 
 
-def _figure(name: str, **options: Any) -> Callable[[Study], Any]:
+def _figure(name: str, **options: Any) -> Callable[..., Any]:
     """Return a function of `report.figures`, which are loaded when one is first drawn."""
-    return lambda s: getattr(import_module("unlearnkit.report.figures"), name)(s, **options)
+
+    def draw(s: Study, **more: Any) -> Any:
+        return getattr(import_module("unlearnkit.report.figures"), name)(s, **options, **more)
+
+    return draw
 
 
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
@@ -30,20 +34,23 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table5_verdicts": claims.table5,
     "table5_by_reading": claims.by_reading,
 }
-FIGURES: dict[str, Callable[[Study], Any]] = {
+FIGURES: dict[str, Callable[..., Any]] = {
     "fig1_fairness_gap": _figure("fairness_gap"),
     "fig1_fairness_gap_trimmed": _figure("fairness_gap", reading="trimmed_std", published=False),
     "fig2_robustness": _figure("robustness"),
     "fig3_conjectures": _figure("conjectures"),
     "fig4_layerwise": _figure("layerwise"),
+    "fig6_sigma": _figure("sigma_by_class"),
+    "fig7_tradeoff": _figure("tradeoff"),
 }
 
 
 def publish(study: Study, name: str) -> Any:
     """Draw table or figure `name` of a study, keep it in `study.output`, and return it.
 
-    A table goes out as CSV, Markdown and LaTeX, a figure as PNG, PDF and the CSV it is drawn from;
-    provenance.json beside them says where the numbers come from. What is there already stays
+    A table goes out as CSV, Markdown and LaTeX; a figure as PNG and PDF, both 7 inches wide and, as
+    NAME_column, 3.3, and the CSV it is drawn from; provenance.json beside them says where the
+    numbers come from. What is there already stays
     untouched. A study that has no numbers for it gives a warning and an empty table, or None for a
     figure, and what was drawn of it before is removed. A `UserError` refuses an unknown name, or
     a folder that cannot be written to.
@@ -72,24 +79,25 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
     shown, lacking, files = None, "", {}
     if name in TABLES:
         shown = TABLES[name](study)
-        files = tables.contents(shown, name)
+        files = {f"{name}.{end}": text for end, text in tables.contents(shown, name).items()}
         lacking = "the study has no numbers for it" if shown.empty else ""
     elif name in FIGURES:
         try:
             shown = FIGURES[name](study)
-            files = {"png": shown.picture("png"), "pdf": shown.picture("pdf")}
-            files["csv"] = shown.data.to_csv(index=False, lineterminator="\n")
+            for fig, stem in (shown, name), (FIGURES[name](study, column=True), f"{name}_column"):
+                files |= {f"{stem}.{kind}": fig.picture(kind) for kind in ("png", "pdf")}
+            files[f"{name}.csv"] = shown.data.to_csv(index=False, lineterminator="\n")
         except NothingToDraw as reason:
             lacking = str(reason)
     else:
         raise unknown("table or figure", name, (*TABLES, *FIGURES))
     if lacking:
-        for path in study.output.glob(f"{name}.*"):
-            path.unlink()
+        for stem in (name, f"{name}_column"):
+            for path in study.output.glob(f"{stem}.*"):
+                path.unlink()
         return shown, lacking
     origin = json.dumps(study.provenance, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    places = {f"{name}.{ending}": content for ending, content in files.items()}
-    for file, content in (places | {"provenance.json": origin}).items():
+    for file, content in (files | {"provenance.json": origin}).items():
         path = study.output / file
         data = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:

@@ -22,6 +22,7 @@ from unlearnkit.report.stats import MISSING, interval, spearman
 from unlearnkit.report.study import Study
 from unlearnkit.report.tables import wide
 
+DATASET = ("cifar10", "CIFAR-10")  # how names of the publication's begin
 LAYERS = {"resnet50": 57, "small_vit": 9}  # as many as the published networks have
 LARGE = ("salun", "scrub")  # the two that the published panel (b) leaves out
 LARGE_ON = "resnet50"  # where there is that panel

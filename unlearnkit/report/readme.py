@@ -11,7 +11,7 @@ from unlearnkit.files import project_folder, write_atomic
 from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
-from unlearnkit.report.published import curves
+from unlearnkit.report.published import DATASET, curves
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
 from unlearnkit.report.tables import markdown, markdown_text, wide
@@ -20,7 +20,6 @@ from unlearnkit.results import committed_folder
 # A line that ends in a hyphen would be read with a space after it.
 wrapped = partial(fill, width=120, break_on_hyphens=False)
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
-DATASET = ("cifar10", "CIFAR-10")  # how names of the publication's begin
 CLAIMS = {
     "C1": "a well-trained model has a small fairness-gap",
     "C2": "the higher the gap, the more vulnerable the model",
@@ -92,10 +91,11 @@ def _figure(s: Study) -> str:
         f"Figure 1, {_origin(s)}: fairness-gap of each normalisation layer, mean and range over "
     )
     words += _seeds(s, "gap")
-    if any(curves(s, name, None, "std") for name in s.architectures):
-        words += "; hollow markers: the values published for CIFAR-10"
+    ours = s.dataset.startswith(DATASET)
+    if ours and any(curves(s, name, None, "std") for name in s.architectures):
+        words += "; lower row: the values published"
     words += "."
-    if not s.dataset.startswith(DATASET):
+    if not ours:
         name = markdown_text(s.dataset)
         words += f" Of {name}, shapes can be compared with the publication's, sizes cannot."
     image = f"figures/{s.name}/fig1_fairness_gap.png"

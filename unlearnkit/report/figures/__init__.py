@@ -1,9 +1,11 @@
 """The study's figures; `figure.data` is the frame that each shows.
 
 Common parameters: `forget`, a forget set of the study, and `attack`, a measured one (the study's
-own if left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. The data of
-Figures 1, 2 and 4 hold mean, low, high (minimum and maximum), std and n over seeds. A study that
-lacks all that a figure shows raises `NothingToDraw`. Here are the figures with a line a method.
+own if left out); `reading`, how σ is pooled, one of `unlearnkit.names.READINGS`. With
+`column=True` every figure is drawn 3.3 inches wide, for a column of a page, not 7. Its `alt` says
+in words what is seen. The data of Figures 1, 2 and 4 hold mean, low, high (minimum and maximum),
+std and n over seeds. A study that lacks all that a figure shows raises `NothingToDraw`. Here are
+the figures with a line a method that have no file of their own.
 """
 
 import pandas as pd
@@ -11,94 +13,26 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from unlearnkit.names import ID
-from unlearnkit.report.claims import EXACT
 from unlearnkit.report.figures import style
-from unlearnkit.report.figures.points import conjectures, conjectures_statistics, layerwise, samples
+from unlearnkit.report.figures.images import adversarial_strip, embedding, samples
+from unlearnkit.report.figures.layers import KEYS, fairness_gap, sigma_by_class
+from unlearnkit.report.figures.points import (
+    conjectures,
+    conjectures_statistics,
+    layerwise,
+    tradeoff,
+)
 from unlearnkit.report.figures.style import KitFigure
+from unlearnkit.report.figures.verdicts import forest
 from unlearnkit.report.frames import excess, over_seeds
-from unlearnkit.report.published import GROUPS, LARGE, LARGE_ON, LAYERS, read_published
 from unlearnkit.report.study import NothingToDraw, Study
 
-__all__ = ["conjectures", "conjectures_statistics", "fairness_gap", "layerwise", "robustness"]
-__all__ += ["samples", "sweep"]
-
-KEYS = ["architecture", "forget", "method"]
-
-
-@style.look()
-def fairness_gap(
-    s: Study, forget: str | None = None, reading: str = "std", published: bool = True
-) -> KitFigure:
-    """Draw Figure 1, the fairness-gap against the layer index, in the publication's panels.
-
-    ResNet50 has two, with all models and without SalUn and SCRUB; any other architecture one.
-    `published` adds the values read off the published figure as hollow markers. Data: a row for
-    each architecture, method and layer; published and reading_error are NaN where the publication's
-    curve is hidden or has another number of layers.
-    """
-    of = {"forget": forget or s.first_forget, "reading": reading, "scope": "all", "progress": 1.0}
-    data = over_seeds(s.rows("gap", **of), [*KEYS, "layer_index", "layer_name"], "gap")
-    if data.empty:
-        raise NothingToDraw(f"no fairness-gap ({reading}) was measured for this forget set")
-    layers = data.groupby("architecture")["layer_index"].max()
-    same = [name for name, count in LAYERS.items() if published and layers.get(name) == count]
-    paper = read_published().rename(columns={"fairness_gap": "published"})
-    paper = paper[paper["architecture"].isin(same)]
-    data = data.merge(paper, how="left", on=["architecture", "method", "layer_index"])
-    panels = {}
-    for name, part in data.groupby("architecture", sort=False):
-        rest = part[~part["method"].isin(LARGE)]
-        if name == LARGE_ON and 0 < len(rest) < len(part):
-            panels[f"{s.title(name)}, all models"] = part
-            panels[f"{s.title(name)} except SalUn, SCRUB"] = rest
-        else:
-            panels[s.title(name)] = part
-    rows = -(-len(panels) // 3)
-    fig = KitFigure(figsize=(style.WIDTH, 0.65 + 2.3 * rows))
-    axes = fig.subplots(rows, min(len(panels), 3), squeeze=False)
-    for ax, (title, part) in zip(axes.flat, panels.items(), strict=False):
-        _against_layer(ax, s, part)
-        ax.set(title=title, xlabel="Layer index", ylabel="Fairness-gap" if ax in axes[:, 0] else "")
-    which = reading.replace("_", " ")
-    if reading == "trimmed_std":
-        which += ", without the 1 % of each class's images, at least one, furthest from its mean"
-    text = "Fairness-gap: largest minus smallest class σ of a layer's output "
-    text += f"({which}; test images); "
-    if data["published"].notna().any():
-        text += "hollow: published values (CIFAR-10), read off the figure; "
-    text += style.about(data, "line: mean, band (Original, Retrain): minimum to maximum")
-    return style.finish(fig, s, data, text)
+__all__ = ["adversarial_strip", "conjectures", "conjectures_statistics", "embedding"]
+__all__ += ["fairness_gap", "forest", "layerwise", "robustness", "samples", "sigma_by_class"]
+__all__ += ["sweep", "tradeoff"]
 
 
-def _against_layer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
-    count, kind = int(data["layer_index"].max()), style.lines(s, data)
-    sns.lineplot(data, x="layer_index", y="mean", ax=ax, **kind)
-    every = max(1, count // 8)
-    for place, line in enumerate(ax.lines):  # one method's markers beside another's
-        line.set_markevery((place % every, every))
-    hollow = {"ls": "none", "ms": 2.2, "mfc": "white", "mew": 0.45, "zorder": 1.5}
-    for method, part in data.groupby("method"):
-        color, x = kind["palette"][method], part["layer_index"]
-        ax.plot(x, part["published"], kind["markers"][method], color=color, **hollow)
-        if method in EXACT:
-            ax.fill_between(x, part["low"], part["high"], color=color, alpha=0.16, lw=0)
-    if data["published"].notna().any():
-        ax.plot([], [], "o", mfc="white", color=style.FAINT, label="published")
-    if not style.log_if_wide(ax.yaxis, pd.concat([data["mean"], data["published"]])):
-        ax.set_ylim(bottom=0)
-    margin = max(0.02 * count, 0.45)
-    ticks = range(1, count + 1) if count <= 12 else [1, *range(10, count + 1, 10)]
-    ax.set(xlim=(1 - margin, count + margin), xticks=ticks)
-    ax.grid(axis="x", visible=False)
-    groups = GROUPS.get(count, ())
-    small = {"fontsize": 5, "color": style.FAINT, "ha": "center", "va": "top"}
-    for (first, name), (after, _) in zip(groups, (*groups[1:], (count + 1, "")), strict=False):
-        ax.text((first + after - 1) / 2, 0.99, name, transform=ax.get_xaxis_transform(), **small)
-        if first > 1:
-            ax.axvline(first - 0.5, color="#cfcfcf", lw=0.5, zorder=0.5)
-
-
-@style.look()
+@style.drawing
 def robustness(
     s: Study, forget: str | None = None, attack: str | None = None, epsilon: float | None = None
 ) -> KitFigure:
@@ -183,7 +117,7 @@ def _per_class(ax: Axes, s: Study, grid: pd.DataFrame, **limits: float) -> None:
     ax.set(xlabel="Class", ylabel="")
 
 
-@style.look()
+@style.drawing
 def sweep(s: Study) -> KitFigure:
     """Draw the average gap of each method at each rate that was tried; a ring marks the choice.
 
@@ -195,13 +129,16 @@ def sweep(s: Study) -> KitFigure:
     if data.empty:
         raise NothingToDraw("this study has no sweep")
     names = data["architecture"].unique()
-    fig = KitFigure(figsize=(style.WIDTH, 2.6))
-    for ax, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    down, across = (len(names), 1) if style.is_narrow() else (1, len(names))
+    fig, axes = style.panels(down, across, 0.6 + 2.0 * down)
+    alt = "Line chart of the average gap at each learning rate; taken:"
+    for ax, name in zip(axes.flat, names, strict=True):
         part = data[data["architecture"] == name]
         sns.lineplot(part, x="lr", y="mean", ax=ax, **style.lines(s, part))
         colors, best = part["method"].map(style.palette(s)), part[part["chosen"]]
         ring = {"s": 46, "fc": "none", "ec": colors[part["chosen"]]}
         ax.scatter(best["lr"], best["mean"], **ring)
+        alt += f" {s.title(name)}: {style.listed(map(s.title, best['method']), best['lr'])}."
         ax.vlines(part["lr"], part["low"], part["high"], colors, lw=0.7)
         style.log_if_wide(ax.xaxis, part["lr"], factor=0.0)
         style.log_if_wide(ax.yaxis, part["mean"], factor=0.0)
@@ -210,4 +147,4 @@ def sweep(s: Study) -> KitFigure:
     over = f"marker: mean, bar: minimum to maximum over {many} seeds" if many > 1 else "one seed"
     text = f"Average gap to Retrain on validation images and a validation forget set; {over}; "
     text += "ring: the rate taken, the nearest of those that every seed tried."
-    return style.finish(fig, s, data, text)
+    return style.finish(fig, s, data, text, alt)

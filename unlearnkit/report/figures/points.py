@@ -1,19 +1,18 @@
-"""Figures 3 and 4: a dot a model or a mean; and a look at the images."""
+"""Figures 3 and 4, and the trade-off: a dot a model or a mean."""
 
-from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from unlearnkit.names import ID
+from unlearnkit.names import ID, SCOPES
 from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
-from unlearnkit.report.frames import over_seeds, summaries
+from unlearnkit.report.frames import beside_retrain, over_seeds, summaries
 from unlearnkit.report.stats import correlation
 from unlearnkit.report.study import NothingToDraw, Study, arranged
 
@@ -55,7 +54,7 @@ def conjectures_statistics(
     return pd.DataFrame(found)
 
 
-@style.look()
+@style.drawing
 def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) -> KitFigure:
     """Draw Figure 3: gap and accuracy along training (C1), the gap against the mean drop (C2).
 
@@ -64,14 +63,17 @@ def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) ->
     """
     attack = attack or s.attack
     models = models_of(s, reading=reading, attack=attack)
-    data = models.dropna(subset=["gap_mean"])
+    data = models.query("progress > 0").dropna(subset=["gap_mean"])
     if data.empty:
         raise NothingToDraw(f"no fairness-gap ({reading}) was measured")
     judged = table5(s, reading=reading, attack=attack)
     names = data["architecture"].unique()
-    rows = -(-len(names) // 2)
-    fig = KitFigure(figsize=(style.WIDTH, 2.8 + 2.5 * rows))
-    (left, right), *axes = fig.subplots(1 + rows, 2, height_ratios=[1] + [1.1] * rows)
+    rows = len(names) if style.is_narrow() else -(-len(names) // 2)
+    if style.is_narrow():
+        fig, axes = style.panels(2 + rows, 1, 3.4 + 2.2 * rows)
+    else:
+        fig, axes = style.panels(1 + rows, 2, 2.6 + 2.5 * rows, height_ratios=[1] + [1.2] * rows)
+    left, right, *axes = axes.flat
     _along_training(left, data, "gap_mean")
     _along_training(right, data, "accuracy")
     found = judged.query("Claim == 'C1' and Key == 'yes'")
@@ -79,7 +81,7 @@ def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) ->
     title = "\n".join(["C1: gap along the original's training", *said])
     left.set(title=title, ylabel="Mean fairness-gap")
     right.set(title="C1: accuracy along the original's training", ylabel="Test accuracy (%)")
-    for ax, name in zip(np.ravel(axes), names, strict=False):
+    for ax, name in zip(axes, names, strict=False):
         _gap_and_drop(ax, s, data[data["architecture"] == name])
         found = judged[(judged["Claim"] == "C2") & (judged["Architecture"] == s.title(name))]
         words = {"no": "", "yes": "at fixed accuracy: "}
@@ -87,18 +89,21 @@ def conjectures(s: Study, *, reading: str = "std", attack: str | None = None) ->
         title = "\n".join([f"C2, {s.title(name)}", *said])
         ax.set(title=title, ylabel=f"Drop under {s.title(attack)} (points)")
     text = (
-        "C1: line: mean, band: minimum to maximum over seeds. C2: one point a model, drop averaged "
-        "over ε > 0. Spearman's ρ of gap and accuracy (C1), gap and drop (C2) within a seed: mean, "
-        f"95 % interval, verdict (Table 5); seeds: {data['seed'].nunique()}."
+        "C1: line: mean, band: minimum to maximum over seeds. C2: one point a model, hollow if it "
+        "was unlearned in a group of layers or is a checkpoint; drop averaged over ε > 0. "
+        "Spearman's ρ of gap and accuracy (C1), gap and drop (C2) within a seed: mean, 95 % "
+        f"interval, verdict (Table 5); seeds: {data['seed'].nunique()}."
     )
-    if (data["progress"] == 0).any():
-        text += " Progress 0, the untrained network, is drawn but in no ρ."
-    return style.finish(fig, s, models, text)
+    if (models["progress"] == 0).any():
+        text += " Progress 0, the untrained network, is left out."
+    alt = f"Line charts along training, and scatter plots of {len(data)} models."
+    return style.finish(fig, s, models, text, alt)
 
 
 def _rho(row: Any) -> str:
     interval = f" [{row.Low:+.2f}, {row.High:+.2f}]" if row.Seeds > 1 else ""
-    return f"ρ = {row.Value:+.2f}{interval}: {row.Verdict}" if row.Seeds else "ρ undefined"
+    said = f"ρ = {row.Value:+.2f}{interval}: {row.Verdict}" if row.Seeds else "ρ undefined"
+    return said.replace("-", "−")
 
 
 def _along_training(ax: Axes, data: pd.DataFrame, column: str) -> None:
@@ -110,24 +115,27 @@ def _along_training(ax: Axes, data: pd.DataFrame, column: str) -> None:
     band = {"errorbar": ("pi", 100), "err_kws": {"lw": 0}}
     sns.lineplot(original, x="progress", y=column, ax=ax, **kind, **band)
     ax.set_xlabel("Training progress (fraction of epochs)")
-    if column == "gap_mean" and not style.log_if_wide(ax.yaxis, original[column]):
-        ax.set_ylim(bottom=0)
+    if column == "gap_mean":
+        style.log_if_wide(ax.yaxis, original[column], factor=0.0)
 
 
 def _gap_and_drop(ax: Axes, s: Study, models: pd.DataFrame) -> None:
     models = models.dropna(subset=["drop"])
     if models.empty:
         return style.note(ax, "no model with both a fairness-gap and a robustness drop")
-    done = models["progress"] == 1
-    sns.scatterplot(models[done], x="gap_mean", y="drop", ax=ax, **style.dots(s, models[done]))
-    if not done.all():
-        x, y = models["gap_mean"][~done], models["drop"][~done]
-        ax.scatter(x, y, s=9, fc="white", ec="black", lw=0.7, label="checkpoint")
-    style.log_if_wide(ax.xaxis, models["gap_mean"])
+    colors, markers = style.palette(s), style.markers(s)
+    for method in arranged(colors, models["method"]):
+        part = models[models["method"] == method]
+        whole = (part["scope"] == "all") & (part["progress"] == 1)
+        look = {"marker": markers[method], "ec": colors[method], "lw": 0.7}
+        for rows, face, size in ((part[~whole], "none", 9), (part[whole], colors[method], 19)):
+            ax.scatter(rows["gap_mean"], rows["drop"], s=size, fc=face, **look)
+        ax.scatter([], [], s=19, fc=colors[method], label=method, **look)
+    style.log_if_wide(ax.xaxis, models["gap_mean"], factor=0.0)
     ax.set_xlabel("Mean fairness-gap over layers")
 
 
-@style.look()
+@style.drawing
 def layerwise(
     s: Study, forget: str | None = None, *, reading: str = "std", attack: str | None = None
 ) -> KitFigure:
@@ -144,23 +152,83 @@ def layerwise(
     if not methods:
         raise NothingToDraw("no unlearned model was measured for this forget set")
     names = data["architecture"].unique()
-    height = 0.7 + 0.27 * max(len(methods), 3)
-    fig = KitFigure(figsize=(style.WIDTH, 0.95 + len(names) * height))
-    axes = fig.subplots(len(names), len(MEASURES), squeeze=False)
-    for row, name in zip(axes, names, strict=True):
+    across, each = (3, 0.18) if style.is_narrow() else (len(MEASURES), 0.27)
+    rows = -(-len(MEASURES) // across) * len(names)
+    fig, axes = style.panels(rows, across, 0.95 + rows * (0.7 + each * max(len(methods), 3)))
+    for row, name in zip(axes.reshape(len(names), -1), names, strict=True):
         row[0].set_title(s.title(name))
-        for ax, (measure, label) in zip(row, MEASURES.items(), strict=True):
+        for ax, (measure, label) in zip(row, MEASURES.items(), strict=False):
             part = data[(data["architecture"] == name) & (data["measure"] == measure)]
             _dots(ax, s, part, methods)
-            ax.set(xlabel=label.format(attack=s.title(attack or s.attack)), ylabel="")
-        for ax in [ax for ax in row if ax.has_data()][1:]:
-            ax.tick_params(labelleft=False)
+            label = label.format(attack=s.title(attack or s.attack))
+            ax.set_xlabel(label, fontsize=5.6 if style.is_narrow() else None)
+            if style.is_narrow():
+                ax.tick_params(axis="x", labelsize=5.6)
+                if ax.get_xscale() == "linear":
+                    ax.xaxis.set_major_locator(MaxNLocator(3))
+        for several in row.reshape(-1, across):
+            for ax in [ax for ax in several if ax.has_data()][1:]:
+                ax.tick_params(labelleft=False)
     fig.align_xlabels()
     text = "Drop averaged over ε > 0; "
     text += style.about(data, "marker: mean, bar: minimum to maximum")
     if set(data["scope"]) == {"all"}:
         text += " No run restricted to a group of layers is stored."
-    return style.finish(fig, s, data, text, unnamed=s.methods)
+    alt = "Dot plot of what unlearning a group of layers does, mean over methods."
+    shown = data[data["method"].isin(methods) & data["measure"].isin(["average_gap", "drop"])]
+    for (name, measure), part in shown.groupby(["architecture", "measure"], sort=False):
+        means = part.groupby("scope")["mean"].mean().reindex(arranged(SCOPES, part["scope"]))
+        alt += f" {s.title(name)}, {measure.replace('_', ' ')} (points): "
+        alt += style.listed((f"{scope} layers" for scope in means.index), means) + "."
+    return style.finish(fig, s, data, text, alt, unnamed=s.methods)
+
+
+@style.drawing
+def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> KitFigure:
+    """Draw each model's average gap against its excess: the drop under attack over Retrain's.
+
+    Small: a model; large: its method's mean over seeds. Unlearning that Retrain cannot be told
+    from lies at 0, 0. Models over all layers; the drop is averaged over ε > 0. Data: `summaries`
+    of the models with the column excess (percentage points).
+    """
+    table = summaries(s, attack=attack)
+    table = beside_retrain(table, ["architecture", "forget", "seed"], ["drop"])
+    table["excess"] = table["drop"] - table.pop("drop_retrain")
+    place = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
+    data = table[(table[list(place)] == pd.Series(place)).all(axis=1)]
+    data = data[data["method"] != "retrain"].dropna(subset=["average_gap", "excess"])
+    title = s.title(attack or s.attack)
+    if data.empty:
+        raise NothingToDraw(f"not measured: average gap and excess drop under {title} of one model")
+    names = data["architecture"].unique()
+    across = 1 if style.is_narrow() else min(len(names), 2)
+    rows = -(-len(names) // across)
+    fig, axes = style.panels(rows, across, 0.75 + 2.3 * rows)
+    colors, markers = style.palette(s), style.markers(s)
+    alt = f"Scatter plot of average gap and excess drop under {title}, means over seeds (points)."
+    for ax, name in zip(axes.flat, names, strict=False):
+        means = []
+        for method in arranged(colors, data["method"]):
+            part = data[(data["architecture"] == name) & (data["method"] == method)]
+            x, y = part[["average_gap", "excess"]].mean()
+            look = {"marker": markers[method], "color": colors[method]}
+            for model in part.itertuples() if len(part) > 1 else ():
+                ax.plot([x, model.average_gap], [y, model.excess], color=colors[method], lw=0.5)
+                ax.scatter(model.average_gap, model.excess, s=6, lw=0, **look)
+            ax.scatter(x, y, s=42, ec="white", lw=0.6, zorder=3, label=method, **look)
+            means += [f"{s.title(method)} {x:.1f} and {y:+.1f}"] if len(part) else []
+        alt += f" {s.title(name)}: {'; '.join(means)}."
+        ax.axhline(0, color=colors["retrain"], lw=0.9, zorder=1)
+        faint = {"fontsize": 5.8, "color": "#606060", "transform": ax.transAxes, "ha": "right"}
+        ax.text(0.99, 0.985, "less robust than Retrain ↑", va="top", **faint)
+        ax.text(0.99, 0.015, "more robust than Retrain ↓", va="bottom", **faint)
+        low, high = ax.dataLim.intervaly
+        low, high = min(low, 0) - 0.2 * (high - low), max(high, 0) + 0.2 * (high - low)
+        ax.set(title=s.title(name), xlabel="Average gap to Retrain (points)", xlim=(0, None))
+        ax.set(ylabel=f"Drop under {title}\nminus Retrain's (points)", ylim=(low, high))
+    text = "A method as good as retraining lies at 0 on both axes; drop averaged over ε > 0; "
+    text += style.about(over_seeds(data, ID[:3], "excess"), "small: a model, large: the mean")
+    return style.finish(fig, s, data, text, alt)
 
 
 def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
@@ -168,6 +236,7 @@ def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
     if part.empty:
         return style.note(ax, "not measured")
     kind, measure = style.dots(s, part), part["measure"].iloc[0]
+    kind["s"] = 9 if style.is_narrow() else 17
     scopes = kind["style_order"]
     shift = {scope: 0.72 * ((i + 0.5) / len(scopes) - 0.5) for i, scope in enumerate(scopes)}
     y = part["method"].map(methods.index) + part["scope"].map(shift)
@@ -187,30 +256,7 @@ def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
     for place in range(1, len(methods), 2):
         ax.axhspan(place - 0.5, place + 0.5, color="#f4f4f4", lw=0, zorder=0)
     ax.set_yticks(range(len(methods)), map(s.title, methods))
+    ax.set_ylabel("")
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
-
-
-@style.look()
-def samples(images: Any, labels: Any, classes: Sequence[str]) -> KitFigure:
-    """Show the first eight images of every class, of ten classes at the most.
-
-    `images` are uint8 [N, S, S, 3] or [N, 3, S, S], `labels` [N]: arrays or tensors.
-    """
-    images, labels, classes = np.asarray(images), np.asarray(labels), classes[:10]
-    if images.shape[1] == 3:
-        images = images.transpose(0, 2, 3, 1)
-    framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    rows = -(-len(classes) // 2)
-    fig = KitFigure(figsize=(style.WIDTH, 0.09 + 0.42 * rows))
-    axes = fig.subplots(rows, 2, squeeze=False)
-    for label, (ax, name) in enumerate(zip(axes.flat, classes, strict=False)):
-        shown = framed[labels == label][:8]
-        blank = np.full((8 - len(shown), *framed.shape[1:]), 255, np.uint8)
-        ax.imshow(np.concatenate([*shown, *blank], axis=1), interpolation="nearest")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return fig

@@ -2,13 +2,14 @@
 
 import io
 import textwrap
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
+from functools import partial, wraps
 from itertools import cycle
 from string import ascii_lowercase
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ from unlearnkit.report.claims import EXACT
 from unlearnkit.report.frames import forget_title
 from unlearnkit.report.study import Study, arranged
 
-WIDTH = 7.0  # inches: the text width of a two-column page
+WIDTH, COLUMN = 7.0, 3.3  # inches: the text of a two-column page, and one of its columns
 FAINT = "#9a9a9a"
 RC = matplotlib.rcParamsDefault | sns.axes_style("ticks") | sns.plotting_context("paper", 0.75)
 RC |= {
@@ -47,30 +48,68 @@ SPARE = ("#332288", "#999933", "#882255", "#666666")
 MARKERS = "os^vDPX<>ph*"
 DASHES = ("", "", (5, 1.5), (4, 1.2, 1, 1.2), (1.2, 1), (3, 1), (6, 1.2, 1, 1.2, 1, 1.2), (8, 2))
 STAMPS = {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}
+ALT = {"png": "Description", "pdf": "Subject"}  # what a file calls it
 
 
 class KitFigure(Figure):
-    """A figure with the frame it shows, unknown to pyplot: a notebook shows it once."""
+    """A figure with the frame it shows, unknown to pyplot: a notebook shows it once.
+
+    `alt` says in words what is seen: in a notebook's output, and in the files' own metadata.
+    """
 
     data: pd.DataFrame
+    alt = ""
 
     def picture(self, ending: str) -> bytes:
         """Return the figure as png (200 dpi) or pdf, without a stamp of versions and dates."""
-        buffer = io.BytesIO()
+        buffer, about = io.BytesIO(), dict.fromkeys(STAMPS[ending]) | {ALT[ending]: self.alt}
         with look():
-            self.savefig(buffer, format=ending, metadata=dict.fromkeys(STAMPS[ending]))
+            self.savefig(buffer, format=ending, metadata=about)
         return buffer.getvalue()
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """Return the file's own pixels, and the width and height to show them at."""
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        """Return the file's own pixels, the width and height to show them at, and the alt text."""
         width, height = (round(110 * inches) for inches in self.get_size_inches())
-        return self.picture("png"), {"width": width, "height": height}
+        return self.picture("png"), {"width": width, "height": height, "alt": self.alt}
+
+
+def drawing(draw: Callable[..., KitFigure]) -> Callable[..., KitFigure]:
+    """Decorate a function that draws: in this look and, with `column=True`, 3.3 inches wide."""
+
+    @wraps(draw)
+    def drawn(*args: Any, column: bool = False, **options: Any) -> KitFigure:
+        size = {"figure.figsize": (COLUMN if column else WIDTH, 1)}
+        with look(), matplotlib.rc_context(size | ({"axes.titlesize": 6.4} if column else {})):
+            return draw(*args, **options)
+
+    return drawn
+
+
+def width() -> float:
+    """Return how wide the figure being drawn is to be, in inches."""
+    return matplotlib.rcParams["figure.figsize"][0]
+
+
+def is_narrow() -> bool:
+    """Say whether the figure being drawn is for a column."""
+    return width() < WIDTH
+
+
+def panels(rows: int, columns: int, height: float, **grid: Any) -> tuple[KitFigure, np.ndarray]:
+    """Return a figure, `height` in inches, and its axes [rows, columns]."""
+    fig = KitFigure(figsize=(width(), height))
+    return fig, fig.subplots(rows, columns, squeeze=False, **grid)
 
 
 def palette(s: Study) -> dict[str, str]:
     """Return the colour of each method of the study, the same in every figure."""
     spare = cycle(SPARE)
     return {name: s.colors.get(name) or next(spare) for name in arranged(s.colors, s.methods)}
+
+
+def markers(s: Study) -> dict[str, str]:
+    """Return the marker of each method of the study, the same in every figure."""
+    return dict(zip(palette(s), cycle(MARKERS), strict=False))
 
 
 def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
@@ -80,9 +119,9 @@ def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
         **dict.fromkeys(("hue", "style", "size"), "method"),
         "hue_order": arranged(colors, data["method"]),
         "palette": colors,
-        "markers": dict(zip(colors, cycle(MARKERS), strict=False)),
+        "markers": markers(s),
         "dashes": dict(zip(colors, cycle(DASHES), strict=False)),
-        "sizes": {method: 1.4 if method in EXACT else 0.9 for method in colors},
+        "sizes": {method: 1.5 if method in EXACT else 0.7 for method in colors},
         "errorbar": None,
         "mew": 0,
     }
@@ -104,13 +143,19 @@ def dots(s: Study, data: pd.DataFrame) -> dict[str, Any]:
 
 
 def finish(
-    fig: KitFigure, s: Study, data: pd.DataFrame, text: str, unnamed: Collection[str] = ()
+    fig: KitFigure,
+    s: Study,
+    data: pd.DataFrame,
+    text: str,
+    alt: str = "",
+    unnamed: Collection[str] = (),
 ) -> KitFigure:
     """Letter the panels, put one legend above, small print below, and settle the layout.
 
-    The legend holds what the panels label, but for the names that are `unnamed`.
+    The legend holds what the panels label, but for the names that are `unnamed`. The alt text is
+    what `alt` says of the data, the panels' titles and the small print.
     """
-    titled = (ax for ax in fig.axes if ax.get_title("left"))
+    titled = [ax for ax in fig.axes if ax.get_title("left")]
     for letter, ax in zip(ascii_lowercase, titled, strict=False):
         ax.set_title(f"({letter}) {ax.get_title('left')}")
     entries = {}
@@ -122,19 +167,33 @@ def finish(
             ax.get_legend().remove()
         if not ax.has_data():
             ax.set_axis_off()
-    above = {"loc": "outside upper center", "handlelength": 2.6, "columnspacing": 1.2}
-    for rows in range(1, len(entries) + 1):
+    titles = "; ".join(", ".join(ax.get_title("left").splitlines()) for ax in titled)
+    fig.data = data
+    fig.alt = " ".join(f"{alt} Panels: {titles}. {s.caption(text)}".split())
+    return settle(fig, s.caption(text), entries)
+
+
+def settle(fig: KitFigure, text: str, entries: dict[str, Any] | None = None) -> KitFigure:
+    """Put the legend's `entries` above and small print below, and fix the layout."""
+    above = {"loc": "outside upper center", "columnspacing": 1.2}
+    above |= {"handlelength": 1.9 if is_narrow() else 2.6}
+    for rows in range(1, len(entries or ()) + 1):
         columns = -(-len(entries) // rows)
         legend = fig.legend(entries.values(), entries.keys(), ncols=columns, **above)
         if legend.get_window_extent().width < fig.bbox.width:
             break
         legend.remove()
-    small = textwrap.fill(s.caption(text), 150, break_on_hyphens=False)
-    fig.supxlabel(small, x=0.008, ha="left", fontsize=5.8)
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    small = textwrap.fill(text, int(21.4 * width()), break_on_hyphens=False)
+    fig.supxlabel(small, x=0.06 / width(), ha="left", fontsize=5.8)
     fig.draw_without_rendering()  # each drawing would lay it out a little differently
     fig.set_layout_engine("none")
-    fig.data = data
     return fig
+
+
+def listed(names: Iterable[str], values: Iterable[float]) -> str:
+    """Return ``CF 8.8, BS 13.8``: names and numbers of three digits for an alt text."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in zip(names, values, strict=True))
 
 
 def note(ax: Axes, text: str) -> None:
@@ -160,8 +219,9 @@ def log_if_wide(axis: Axis, values: pd.Series, factor: float = 3.0) -> bool:
     if not positive.max() > factor * positive.median():
         return False
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    decades = positive.max() > 100 * positive.min()
-    axis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
+    span = positive.max() / positive.min()
+    steps = {1000: (1,), 30: (1, 3), 5: (1, 2, 5), 0: (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)}
+    axis.set_major_locator(LogLocator(subs=next(steps[least] for least in steps if span > least)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
     return True
