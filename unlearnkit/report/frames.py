@@ -3,12 +3,19 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from unlearnkit.names import GAP_METRICS, ID
 from unlearnkit.report.study import Study
 
 ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
+EXACT = ["original", "retrain"]
+# A model is damaged if its retain accuracy is more than so many points below Retrain's; it did not
+# unlearn if UA went less than this share of the way from Original's to Retrain's.
+DAMAGED, UNLEARNED = 5.0, 0.1
+GAPS = ("gap_mean", "gap_median", "gap_log", "gap_last", "gap_relative")  # over layers
+SMALLEST = 1e-12  # a fairness-gap of zero must have a logarithm, too
 
 
 def forget_title(forget: str) -> str:
@@ -26,38 +33,85 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
 
 
 def summaries(
-    s: Study, *, reading: str = "std", attack: str | None = None, epsilon: float | None = None
+    s: Study,
+    *,
+    reading: str = "std",
+    attack: str | None = None,
+    epsilon: float | None = None,
+    access: str = "white-box",
 ) -> pd.DataFrame:
     """Return one row for each model and checkpoint with its scalar measures, NaN if not measured.
 
-    ID + accuracy (test, %), average_gap (percentage points), gap_mean, gap_max, gap_last (over
-    layers, σ of this `reading`), drop (percentage points), seconds, training_memory (bytes), and
-    relative_seconds and relative_memory (to the same run over all layers). The drop is the
-    white-box one on test images, under `attack` (the study's own if None), at `epsilon` (in
-    [0, 1]; if None, the mean over every ε > 0 at which all models were attacked).
+    ID + accuracy (test, %), RA (%), average_gap (percentage points); of the fairness-gap over
+    layers, σ of this `reading`: gap_mean, gap_median, gap_log (mean logarithm), gap_max, gap_last,
+    and gap_relative, the mean in shares of mean σ; clean and robust (accuracy on the attacked test
+    images, %), drop (percentage points) and kept (robust in % of clean); distance (median minimal
+    distance of images right when clean, 1/255); seconds, training_memory (bytes), and
+    relative_seconds and relative_memory (to the same run over all layers). The attack is `attack`
+    (the study's own if None), with this `access`, at `epsilon` (in [0, 1]; if None, the mean over
+    every ε > 0 at which all models were attacked).
     """
-    robust = excess(s.rows("robust", attack=attack or s.attack, **ATTACKED))
+    robust = s.rows("robust", attack=attack or s.attack, **{**ATTACKED, "access": access})
+    robust = excess(robust).rename(columns={"accuracy": "robust"})
     robust = robust[robust["epsilon"] > 0]
     models = robust.groupby("epsilon")["drop"].transform("size")
     at = models == models.max() if epsilon is None else (robust["epsilon"] - epsilon).abs() < 1e-9
     table = s.rows("quality", metric="TA").rename(columns={"value": "accuracy"})
+    retain = s.rows("quality", metric="RA").rename(columns={"value": "RA"})
     gap = s.rows("gap", reading=reading).sort_values("layer_index")
-    layers = gap.groupby(ID, sort=False)["gap"]
+    gap = gap.assign(log=np.log(gap["gap"].astype(float).clip(lower=SMALLEST)))
+    of = {name: ("gap", name.removeprefix("gap_")) for name in GAPS[:2]}
+    of |= {"gap_max": ("gap", "max"), "gap_last": ("gap", "last"), "gap_log": ("log", "mean")}
+    right = s.distance[s.distance["distance"] > 0].groupby(ID, sort=False)["distance"]
     for part in (
+        retain.drop(columns="metric"),
         average_gap(s.quality),
-        layers.agg(gap_mean="mean", gap_max="max", gap_last="last").reset_index(),
-        robust[at].groupby(ID, sort=False)["drop"].mean().reset_index(),
+        gap.groupby(ID, sort=False).agg(**of, gap_relative=("relative", "mean")).reset_index(),
+        robust[at].groupby(ID, sort=False)[["clean", "robust", "drop"]].mean().reset_index(),
+        (255 * right.median()).reset_index(),
         s.cost[[*ID, "seconds", "training_memory"]],
     ):
         table = table.merge(part, how="outer", on=ID)
     table = table.drop(columns="metric")
     table = table.astype({name: float for name in table if name not in ID})
+    table["kept"] = 100 * table["robust"] / table["clean"].replace(0.0, np.nan)
     key = ["architecture", "forget", "method", "seed", "progress"]
     for name, column in (("seconds", "seconds"), ("memory", "training_memory")):
         whole = table[column].where(table["scope"] == "all")
         whole = whole.groupby([table[k] for k in key]).transform("first")
         table[f"relative_{name}"] = table[column] / whole
     return table
+
+
+def marks(s: Study) -> pd.DataFrame:
+    """Return ID and mark of each unlearned model: "damaged", "did not unlearn", or "".
+
+    The first by RA, the second by UA, as `DAMAGED` and `UNLEARNED` say; "" without a Retrain.
+    """
+    rows = s.quality[(s.quality["progress"] == 1) & s.quality["metric"].isin(["UA", "RA"])]
+    wide = rows.pivot(index=ID, columns="metric", values="value").reindex(columns=["UA", "RA"])
+    keys = ["architecture", "forget", "seed"]
+    wide = beside_retrain(wide.astype(float).reset_index(), keys, ["UA", "RA"])
+    start = wide[wide["method"] == "original"].set_index(keys)["UA"].rename("UA_original")
+    wide = wide[~wide["method"].isin(EXACT) | (wide["scope"] != "all")].join(start, on=keys)
+    way = wide["UA_retrain"] - wide["UA_original"]
+    idle = wide["UA"] - wide["UA_original"] < UNLEARNED * way.where(way > 0)
+    wide["mark"] = idle.map({True: "did not unlearn", False: ""})
+    wide.loc[wide["RA"] < wide["RA_retrain"] - DAMAGED, "mark"] = "damaged"
+    return wide[[*ID, "mark"]]
+
+
+def nearer(s: Study) -> pd.DataFrame:
+    """Return ID and nearer: the median over images of minimal distance minus Retrain's (1/255).
+
+    Paired by image, over those that both models get right when clean.
+    """
+    keys = ["architecture", "forget", "seed", "image"]
+    paired = beside_retrain(s.distance, keys, ["distance"])
+    paired = paired[(paired["distance"] > 0) & (paired["distance_retrain"] > 0)]
+    difference = (paired["distance"] - paired["distance_retrain"]).fillna(0.0)  # inf − inf
+    medians = difference.groupby([paired[name] for name in ID], sort=False).median()
+    return (255 * medians).rename("nearer").reset_index()
 
 
 def average_gap(quality: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +130,7 @@ def average_gap(quality: pd.DataFrame) -> pd.DataFrame:
 
 
 def excess(robust: pd.DataFrame) -> pd.DataFrame:
-    """Return the robustness frame with the columns `drop` and `excess`, in percentage points.
+    """Return the robustness frame with the columns `clean` (%), `drop` and `excess` (points).
 
     `drop` is clean − robust accuracy of the same model on the same images (same attack, access
     and class; clean is the row at ε = 0). `excess` is the drop minus that of the retrained model
@@ -86,7 +140,7 @@ def excess(robust: pd.DataFrame) -> pd.DataFrame:
     clean = robust.loc[robust["epsilon"] == 0, [*ID, *setting, "accuracy"]]
     clean = clean.rename(columns={"accuracy": "clean"})
     frame = robust.merge(clean, on=[*ID, *setting], how="left", validate="many_to_one")
-    frame["drop"] = frame.pop("clean") - frame["accuracy"]
+    frame["drop"] = frame["clean"] - frame["accuracy"]
     frame = beside_retrain(frame, ["architecture", "forget", "seed", "epsilon", *setting], ["drop"])
     frame["excess"] = frame["drop"] - frame.pop("drop_retrain")
     return frame.set_index(robust.index)

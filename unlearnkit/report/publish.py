@@ -11,6 +11,7 @@ import pandas as pd
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
 from unlearnkit.report import claims, published, tables
+from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.study import NothingToDraw, Study
 
 
@@ -32,7 +33,7 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table_readings": published.readings,
     "table_outliers": published.outliers,
     "table5_verdicts": claims.table5,
-    "table5_by_reading": claims.by_reading,
+    "table5_sensitivity": sensitivity,
 }
 FIGURES: dict[str, Callable[..., Any]] = {
     "fig1_fairness_gap": _figure("fairness_gap"),

@@ -39,7 +39,7 @@ AGREEMENT = 0.7  # two random orders of seven agree so well less than once in tw
 FACTOR = 2.0
 TINY = 1e-12  # a gap of zero must have a logarithm, too
 CANDIDATES = ("std", "variance", "channel_std")  # what the publication may have meant
-HOLDS = dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=True))
+HOLDS = dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=False))
 Curves = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
@@ -170,8 +170,6 @@ def _holds(margin: pd.Series) -> tuple[str, str]:
     """Return whether an observation holds, and why, from its margin in each seed."""
     if len(margin) < SEEDS:
         return "undecided", f"fewer than {SEEDS} seeds"
-    if (margin > 0).all() or (margin < 0).all():
-        return "yes" if margin.iloc[0] > 0 else "no", "every seed"
     holds = HOLDS[judge(margin, "above", 0.0)["Verdict"]]
     agree = f"{(margin > 0).sum()} of {len(margin)} seeds agree"
     return holds, agree if holds == "undecided" else "interval over seeds"

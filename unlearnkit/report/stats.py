@@ -53,22 +53,21 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return spread.mean - half, spread.mean + half
 
 
-def spearman(x: Sequence[float], y: Sequence[float], given: Sequence[float] | None = None) -> float:
-    """Return Spearman's ρ of `x` and `y`, if asked with the ranks of `given` held fixed.
+def spearman(x: Sequence[float], y: Sequence[float], *given: Sequence[float]) -> float:
+    """Return Spearman's ρ of `x` and `y`, with the ranks of what is `given` held fixed.
 
-    That is (ρ_xy − ρ_xz ρ_yz) / √((1 − ρ_xz²)(1 − ρ_yz²)), from the residuals of the ranks. Pairs
+    With one: (ρ_xy − ρ_xz ρ_yz) / √((1 − ρ_xz²)(1 − ρ_yz²)), from the residuals of the ranks. Pairs
     with a value that is not finite are left out; what agrees to nine decimals is tied. NaN for
     fewer than three pairs, if a side is constant, or if `given` explains it wholly.
     """
-    table = _finite(x, y, given)
+    table = _finite(x, y, *given)
     return float(_cosine(*_parts(table))) if table.shape[1] > 2 else NAN
 
 
 def correlation(
     x: Sequence[float],
     y: Sequence[float],
-    given: Sequence[float] | None = None,
-    *,
+    *given: Sequence[float],
     seed: int = 0,
     resamples: int = 2000,
 ) -> dict[str, float]:
@@ -78,7 +77,7 @@ def correlation(
     p = (1 + those at least as extreme) / (1 + all). Both treat the pairs as exchangeable: models of
     one seed share their starting point, so the interval is too narrow where few seeds give many.
     """
-    table, rho = _finite(x, y, given), spearman(x, y, given)
+    table, rho = _finite(x, y, *given), spearman(x, y, *given)
     n = table.shape[1]
     if np.isnan(rho):
         return dict.fromkeys(("rho", "low", "high", "p"), NAN) | {"n": n}
@@ -92,25 +91,34 @@ def correlation(
     return {"rho": rho, "low": low, "high": high, "p": p, "n": n}
 
 
-def _finite(*columns: Sequence[float] | None) -> np.ndarray:
-    table = np.array([np.asarray(column, float) for column in columns if column is not None])
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Return the p-values as Holm (1979) corrects them for their number; NaN stay, uncounted."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)[: np.isfinite(values).sum()]
+    corrected = np.full(len(values), NAN)
+    steps = values[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def _finite(*columns: Sequence[float]) -> np.ndarray:
+    table = np.array([np.asarray(column, float) for column in columns])
     return table[:, np.isfinite(table).all(axis=0)]
 
 
 def _parts(table: np.ndarray) -> list[np.ndarray]:
-    """Return the centred ranks, along the last axis, of two sides, less what a third explains."""
+    """Return the centred ranks, along the last axis, of two sides, less what others explain."""
     from scipy.stats import rankdata
 
     # Means of the same numbers in another order differ by rounding: they are ties.
     ranks = rankdata(np.round(table, 9), axis=-1)
-    a, b, *controls = ranks - ranks.mean(axis=-1, keepdims=True)
-    for control in controls:
+    sides = list(ranks - ranks.mean(axis=-1, keepdims=True))
+    while len(sides) > 2:
+        control = sides.pop()
         square = (control * control).sum(-1, keepdims=True)
-        square[square == 0] = 1.0
-        a, b = (
-            side - (side * control).sum(-1, keepdims=True) / square * control for side in (a, b)
-        )
-    return [a, b]
+        square[square < 1e-9] = 1.0  # constant, or explained by another control
+        sides = [x - (x * control).sum(-1, keepdims=True) / square * control for x in sides]
+    return sides
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -38,7 +38,8 @@ class Study:
     quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
     cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
     sigma : reading, layer_index, layer_name, class_index, sigma
-    gap : reading, layer_index, layer_name, gap
+    gap : reading, layer_index, layer_name, gap (largest minus smallest σ of a class), relative (in
+        shares of the classes' mean σ)
     robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
         access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
     distance : image (its place among those attacked), distance (the smallest L∞ perturbation that

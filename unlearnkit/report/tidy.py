@@ -13,7 +13,7 @@ COLUMNS = {
     "quality": [*ID, "metric", "value"],
     "cost": [*ID, "seconds", "training_memory", "peak_memory", "parameters"],
     "sigma": [*ID, "reading", "layer_index", "layer_name", "class_index", "sigma"],
-    "gap": [*ID, "reading", "layer_index", "layer_name", "gap"],
+    "gap": [*ID, "reading", "layer_index", "layer_name", "gap", "relative"],
     "robust": [*ID, "attack", "epsilon", "images", "access", "class_index", "n", "accuracy"],
     "distance": [*ID, "image", "distance"],
     "log": [*ID, "name", "value"],
@@ -56,7 +56,9 @@ def _rows(name: str, kind: str, of: str, value: dict[str, Any]) -> Iterator[tupl
             for reading in (known for known in READINGS if known in value):
                 layers = zip(value["layers"], value[reading], strict=True)
                 for index, (layer, row) in enumerate(layers, 1):
-                    found = [(float(np.ptp(row)),)] if name == "gap" else enumerate(row)
+                    gap, mean = float(np.ptp(row)), float(np.mean(row))
+                    both = gap, gap / mean if mean else np.nan
+                    found = [both] if name == "gap" else enumerate(row)
                     yield from ((reading, index, layer, *numbers) for numbers in found)
         case ("robust", "robustness" | "transfer"):
             access = "white-box" if kind == "robustness" else "transfer"

@@ -48,8 +48,8 @@ def conjectures_statistics(
         asked += [("C2", "across", "", data, "drop"), ("C2", "within", "", ranks, "drop")]
     found = []
     for conjecture, models, given, part, other in asked:
-        fixed = part[given] if given else None
-        rho = correlation(part["gap_mean"], part[other], fixed, seed=seed)
+        fixed = [part[given]] if given else []
+        rho = correlation(part["gap_mean"], part[other], *fixed, seed=seed)
         found.append({"conjecture": conjecture, "models": models, "given": given, **rho})
     return pd.DataFrame(found)
 

@@ -13,7 +13,7 @@ from unlearnkit.report.study import NothingToDraw, Study
 # Verdict -> marker, its edge and its face
 LOOKS = {
     "supported": ("o", "#007A5A", "#007A5A"),
-    "not supported": ("X", "#D55E00", "#D55E00"),
+    "contradicted": ("X", "#D55E00", "#D55E00"),
     "undecided": ("o", "#707070", "white"),
 }
 BLANK = {"fc": "white", "ec": "none", "pad": 0.4}
