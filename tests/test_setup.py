@@ -95,8 +95,11 @@ def test_conda_ci_and_workflow_use_the_same_lock_and_command():
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
     steps = workflow["jobs"]["check"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["bash .ci/run"]
+    pages = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text())["jobs"]["publish"]
+    assert [step["run"] for step in pages["steps"] if "run" in step] == ["./run_all.sh --site"]
+    steps += pages["steps"]
     versions = [s["with"]["python-version"] for s in steps if "python-version" in s.get("with", {})]
-    assert versions == ["3.11"] and PROJECT["requires-python"] == ">=3.11"
+    assert set(versions) == {"3.11"} and PROJECT["requires-python"] == ">=3.11"
     assert all(os.access(ROOT / script, os.X_OK) for script in ("run_all.sh", ".ci/run"))
 
 

@@ -138,7 +138,9 @@ def _verdicts(s: Study) -> str:
         f"what would change a verdict, are in `figures/{s.name}/table5_verdicts.csv`. Notebooks 05 "
         "and 06 have the rules, and say which of them are weak."
     )
-    return f"In our words\n\n{claims}\n\n{wrapped(words)}\n\n{markdown(grid)}"
+    return (
+        f"These are the claims, in our words.\n\n{claims}\n\n{wrapped(words)}\n\n{markdown(grid)}"
+    )
 
 
 def _judged(row: pd.Series) -> str:
