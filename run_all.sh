@@ -9,11 +9,13 @@ usage() {
   cat <<'TEXT'
 usage: ./run_all.sh [NOTEBOOK ...] [--profile PROFILE] [--dataset DATASET] [OPTION ...]
        ./run_all.sh --check [PYTEST OPTION ...]
+       ./run_all.sh --site
        ./run_all.sh --setup
 
 Without arguments: computes the profile quick on this machine, executes the notebooks on its
 results, and redraws the tables and figures of every committed study from results/.
   --check   lint, format and every test, the notebooks among them
+  --site    build the web site into site/, from what is committed
   --setup   only make the environment: .venv, or the active conda environment
   --help    this text; `python -m unlearnkit run --help` in that environment lists all options
 
@@ -79,9 +81,16 @@ check() {
   exec "$python" -m pytest --numprocesses auto "$@"
 }
 
+site() {
+  rm -rf site
+  "$python" docs/build.py site || die "the site was not built (Sphinx says why above)"
+  echo "Site: $PWD/site/index.html"
+}
+
 case "${1:-}" in
   --help | -h) usage; exit ;;
   --setup) [[ $# -eq 1 ]] || die "--setup takes no further arguments"; set_up ;;
+  --site) [[ $# -eq 1 ]] || die "--site takes no further arguments"; set_up; site ;;
   --check) set_up; check "${@:2}" ;;
   *) set_up; exec "$python" -m unlearnkit run "$@" ;;
 esac

@@ -23,17 +23,16 @@ from unlearnkit.study.store import Store
 PROJECT = Path(__file__).parents[1]
 
 
-def readme_code() -> str:
-    text = (PROJECT / "README.md").read_text("utf-8")
-    section = text.split("## Add a method, an attack, a measure, a model")[1].split("\n## ")[0]
-    return "\n\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+def shown_code() -> str:
+    text = (PROJECT / "docs/adapt.md").read_text("utf-8")
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Compute and draw a study of the README's code, by the command line; return its folder."""
+    """Compute and draw a study of docs/adapt.md's code, by the command line; return its folder."""
     folder = tmp_path_factory.mktemp("extend")
-    (folder / "mine.py").write_text(readme_code())
+    (folder / "mine.py").write_text(shown_code())
     values = tiny_values(**VIT | {"methods": ["retrain", "cf", "mine"]})
     values |= {"modules": ["mine"], "dataset": "stripes"}
     values["method"]["mine"] = {"weight": 0.5}

@@ -1,6 +1,7 @@
-"""README.md's blocks: filled from results, and committed as they are filled."""
+"""README.md and docs/: blocks filled from results, plain English, links that lead somewhere."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -9,13 +10,21 @@ from helpers_report import changed, invented, model
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder
-from unlearnkit.report import readme
+from unlearnkit.report import findings, readme
 
-BLOCKS = ("figure", "main-table", "verdicts")
-TEXT = "".join(
-    f"before {name}\n<!-- results:{name} -->\nold {name}\n<!-- /results:{name} -->\nafter {name}\n"
-    for name in BLOCKS
-)
+ROOT = project_folder()
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EACH = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+HOME, RESULTS = readme.PAGES
+BLOCKS = [(page, name) for page, names in readme.PAGES.items() for name in names]
+TEXT = {
+    page: "".join(
+        f"before {name}\n<!-- results:{name} -->\nold {name}\n"
+        f"<!-- /results:{name} -->\nafter {name}\n"
+        for name in names
+    )
+    for page, names in readme.PAGES.items()
+}
 
 
 def numbers(method, seed, off, **cell):
@@ -50,12 +59,39 @@ def block(text: str, name: str) -> str:
     return " ".join(inside.split())
 
 
-def test_the_committed_readme_shows_the_committed_results():
-    text, study = (project_folder() / "README.md").read_text("utf-8"), readme.main_study()
-    assert text == readme.update(text, study), "run `python -m unlearnkit readme`"
-    image = f"figures/{study.name}/fig1_fairness_gap.png"
-    assert f"]({image})" in block(text, "figure")
-    assert (project_folder() / image).exists()
+def filled(models, page=HOME, **study):
+    return readme.update(TEXT[page], invented(models, **study), page)
+
+
+def prose(text: str) -> str:
+    """Return a page's text without code, tables, comments, directives and addresses."""
+    text = re.sub(
+        r"```.*?```|<!--.*?-->|^(    |\||:).*?$", "", text, flags=re.DOTALL | re.MULTILINE
+    )
+    return re.sub(r"`[^`]+`|\]\([^)]*\)", "", text)
+
+
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_committed_pages_show_the_committed_results(page):
+    text, study = (ROOT / page).read_text("utf-8"), readme.main_study()
+    assert text == readme.update(text, study, page), "run `python -m unlearnkit readme`"
+
+
+def test_the_readme_is_short_and_says_at_first_use_what_abbreviations_mean():
+    text = (ROOT / HOME).read_text("utf-8")
+    assert len(text.split()) <= 1000
+    for name in ("CF", "RL", "BS", "SalUn", "SCRUB", "UA", "RA", "TA", "MIA"):
+        assert re.search(rf"\b{name}\b.{{2,4}}", text)[0].endswith("** ("), name
+    assert prose(TEXT[HOME] + "a: `b:` [c](d:e)\n    f:\n| g: |").count(":") == 1
+
+
+@EACH
+def test_pages_are_in_short_sentences_and_their_links_lead_somewhere(path):
+    text = path.read_text("utf-8")
+    words = prose(text)
+    assert len(re.findall("[:;]", words)) <= len(words.split()) / 50
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 def test_main_table_by_hand():
@@ -80,34 +116,52 @@ def test_what_was_not_measured_is_a_dash():
 
 
 def test_blocks_are_filled_and_nothing_else_changes():
-    s = invented(models())
-    text = readme.update(TEXT, s)
-    assert "old" not in text.replace("threshold", "")
-    for name in BLOCKS:
+    home, results = (filled(models(), page) for page in readme.PAGES)
+    for page, name in BLOCKS:
+        text = filled(models(), page)
+        assert f"old {name}" not in text
         assert f"before {name}\n<!-- results:{name} -->\n" in text
         assert f"\n<!-- /results:{name} -->\nafter {name}\n" in text
-    figure, table = block(text, "figure"), block(text, "main-table")
+        assert not any(line.endswith("-") for line in text.splitlines())
+        assert readme.update(text, invented(models()), page) == text
+    figure, table = block(home, "figure"), block(results, "main-table")
     assert "(figures/quick/fig1_fairness_gap.png)" in figure
     for words in ("profile `quick` on digits", "10 % random", "n = 2 seeds (0, 1)"):
         assert words in figure and words in table
     assert "10 models, computed on 2025-01-01 at abc, in 0.0 hours (sweep aside)." in table
-    assert "published" not in figure, "a transformer of two layers has no published curve"
+    assert "values published" not in figure, "a transformer of two layers has no published curve"
     assert "Of digits, shapes can be compared" in figure
-    assert not any(line.endswith("-") for line in text.splitlines())
     assert "| SmallViT | MINE | 14.00 ± 1.41 |" in table
-    assert readme.update(text, s) == text
 
 
 def test_published_values_and_names_in_the_text():
     curve = numbers("retrain", 0, 0.0)
     nine = [model("retrain", gap={"std": [0.1] * 9}, quality={"UA": 1.0})]
-    figure = block(readme.update(TEXT, invented(nine, dataset="CIFAR-10")), "figure")
-    assert "; lower row: the values published." in figure
+    figure = block(filled(nine, dataset="CIFAR-10"), "figure")
+    assert "The lower row holds the values published." in figure
     assert "shapes can be compared" not in figure
-    s = invented([changed(curve, forget="class:<b>")], dataset="<script>[x](y)")
-    text = readme.update(TEXT, s)
+    text = filled([changed(curve, forget="class:<b>")], dataset="<script>[x](y)")
     assert r"class \<b>" in text and r"on \<script>[x\](y), forget set" in " ".join(text.split())
     assert "<script" not in text.replace(r"\<", "")
+
+
+ROWS = [("C1", "supported"), ("C1", "undecided"), ("C3", "supported"), ("C5", "not supported")]
+ROWS += [("C5", "supported"), ("C5", "undecided")]
+
+
+def test_findings_are_a_line_a_claim_and_say_what_limits_them(monkeypatch):
+    table = pd.DataFrame([(claim, "yes", verdict) for claim, verdict in ROWS])
+    table = table.set_axis(["Claim", "Key", "Verdict"], axis=1)
+    table.loc[len(table)] = "C3", "no", "undecided"
+    monkeypatch.setattr(findings, "table5", lambda study: table)
+    first, third, fifth = findings.summary(invented(models()))
+    assert "**undecided** (1 of 2 key measures for it, 0 against, 1 undecided)" in first
+    assert "**supported** (1 of 1 key measures for it" in third and "**C3**" in third
+    assert "**not supported** (1 of 3 key measures for it, 1 against, 1 undecided)" in fifth
+    quality = {"TA": 70.0}
+    text = block(filled([*models(), model("original", quality=quality)]), "findings")
+    assert "1 seed, and on originals whose test accuracy is 70 % (SmallViT)." in text
+    assert f"* {first}" in text
 
 
 def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypatch):
@@ -123,7 +177,7 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
         columns=readme.table5(invented([])).columns[:9],
     )
     monkeypatch.setattr(readme, "table5", lambda study: table)
-    text = readme.update(TEXT, invented(models())).split("results:verdicts")[1]
+    text = filled(models(), RESULTS).split("results:verdicts")[1]
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == "| Claim | Measured | SmallViT | ResNet50 |"
     assert lines[2:] == [
@@ -137,17 +191,17 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
 def test_seeds_that_differ_are_told_apart():
     both = models(seeds=(0, 1, 2))
     both += [changed(one, architecture="resnet50") for one in models(seeds=(0, 1))]
-    words = block(readme.update(TEXT, invented(both)), "main-table")
+    words = block(filled(both, RESULTS), "main-table")
     assert "n = 2 seeds (0, 1) of ResNet50, n = 3 seeds (0, 1, 2) of SmallViT" in words
     lost = ("resnet50", "cf", 1)
     cells = ((one, one[0].cell) for one in both)
     part = [one for one, cell in cells if (cell.architecture, cell.method, cell.seed) != lost]
-    words = block(readme.update(TEXT, invented(part)), "main-table")
+    words = block(filled(part, RESULTS), "main-table")
     assert "n = 1 to 2 seeds (0, 1) of ResNet50" in words
-    assert "n = 1 seed (0)" in readme.update(TEXT, invented(models(seeds=(0,))))
+    assert "n = 1 seed (0)" in filled(models(seeds=(0,)))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(("page", "name"), BLOCKS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -159,13 +213,13 @@ def test_seeds_that_differ_are_told_apart():
     ],
     ids=["no start", "no end", "two starts", "two ends", "wrong way round"],
 )
-def test_markers_have_to_be_there_once(name, change):
+def test_markers_have_to_be_there_once(page, name, change):
     start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-    with pytest.raises(UserError, match=f"README.md needs {start}"):
-        readme.update(change(TEXT, start, end), invented(models()))
+    with pytest.raises(UserError, match=f"{page} needs {start}"):
+        readme.update(change(TEXT[page], start, end), invented(models()), page)
 
 
-def test_the_command_fills_the_file_from_the_largest_study(tmp_path, monkeypatch, capsys):
+def test_the_command_fills_the_pages_from_the_largest_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(readme, "project_folder", lambda: tmp_path)
     monkeypatch.setattr(readme, "committed_folder", lambda name: tmp_path / "results" / name)
     with pytest.raises(UserError, match="no results of paper, cifar10, quick"):
@@ -175,8 +229,10 @@ def test_the_command_fills_the_file_from_the_largest_study(tmp_path, monkeypatch
         assert readme.main_study().name == name
     assert main(["readme"]) == 2
     assert "cannot read" in capsys.readouterr().err
-    path = tmp_path / "README.md"
-    path.write_text(TEXT)
+    (tmp_path / "docs").mkdir()
+    for page, text in TEXT.items():
+        (tmp_path / page).write_text(text)
     assert main(["readme"]) == 0
-    assert path.read_text() == readme.update(TEXT, readme.main_study())
+    for page, text in TEXT.items():
+        assert (tmp_path / page).read_text() == readme.update(text, readme.main_study(), page)
     assert "results/cifar10 (computed on 2025-01-01 at abc)" in capsys.readouterr().out

@@ -95,8 +95,11 @@ def test_conda_ci_and_workflow_use_the_same_lock_and_command():
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text())
     steps = workflow["jobs"]["check"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["bash .ci/run"]
+    pages = yaml.safe_load((ROOT / ".github/workflows/pages.yml").read_text())["jobs"]["publish"]
+    assert [step["run"] for step in pages["steps"] if "run" in step] == ["./run_all.sh --site"]
+    steps += pages["steps"]
     versions = [s["with"]["python-version"] for s in steps if "python-version" in s.get("with", {})]
-    assert versions == ["3.11"] and PROJECT["requires-python"] == ">=3.11"
+    assert set(versions) == {"3.11"} and PROJECT["requires-python"] == ">=3.11"
     assert all(os.access(ROOT / script, os.X_OK) for script in ("run_all.sh", ".ci/run"))
 
 
@@ -104,6 +107,17 @@ def test_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert PROJECT["version"] == unlearnkit.__version__ == citation["version"]
     assert citation["references"][0]["doi"] == "10.1145/3701716.3715598"
+
+
+def test_the_repository_has_one_address():
+    """The constant is pyproject's; docs/maintaining.md says how to change all at once."""
+    address = PROJECT["urls"]["Repository"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+    quickstart = (ROOT / "notebooks/00_quickstart.ipynb").read_text()
+    assert f"git clone {address} &&" in (ROOT / "README.md").read_text()
+    assert f"pip install -q git+{address}\\n" in quickstart
+    assert address in (ROOT / "docs/maintaining.md").read_text()
+    assert f"torchattacks=={_pins()['torchattacks']}" in quickstart
 
 
 def test_help_names_every_profile():
@@ -175,6 +189,10 @@ def test_set_up_once_again_when_a_pin_changes_and_after_a_failure(checkout):
 
     again = _run(checkout)
     assert (again.returncode, again.stdout, again.stderr) == (0, "unlearnkit run\n", "")
+    (checkout / "docs").mkdir()
+    (checkout / "docs/build.py").write_text("import sys\nprint('built', *sys.argv[1:])\n")
+    built = _run(checkout, "--site").stdout
+    assert built == f"built site\nSite: {checkout}/site/index.html\n"
 
     pins = checkout / "requirements.txt"
     sound = pins.read_text()

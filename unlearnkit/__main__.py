@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
     report.add_argument("--profile", help="default: every committed study")
     report.add_argument("--dataset", help="default: the profile's")
-    commands.add_parser("readme", help="fill README.md's tables from the committed results")
+    commands.add_parser("readme", help="fill README.md and docs/ from the committed results")
     prune = commands.add_parser("prune", help="show what the store holds and no study needs")
     prune.add_argument("--yes", action="store_true", help="delete it")
     return top
@@ -233,11 +233,11 @@ def report(options: argparse.Namespace) -> int:
 
 
 def readme(options: argparse.Namespace) -> int:
-    """Fill the blocks of README.md from the committed results of the largest study."""
+    """Fill the blocks of README.md and docs/ from the committed results of the largest study."""
     from unlearnkit.report.readme import refresh
 
-    path, study = refresh()
-    print(f"{path}: filled from {study.folder} ({study.stamp})")
+    paths, study = refresh()
+    print(*paths, f"filled from {study.folder} ({study.stamp})", sep="\n")
     return 0
 
 

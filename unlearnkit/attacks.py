@@ -54,7 +54,7 @@ ATTACKS: dict[str, Attack] = {}
 def attack(
     name: str, *, title: str = "", norm: str | None = "linf", nested: bool = False, version: int = 1
 ) -> Callable:
-    """Register a function (model, images, labels, epsilon, *, num_classes, seed, ...) -> images.
+    """Register a function `(model, images, labels, epsilon, *, num_classes, seed, ...)` -> images.
 
     Registering a name again replaces it. `version` is part of every stored result's key: raise it
     when the attack's meaning changes.

@@ -1,4 +1,4 @@
-"""README.md's figure and tables, drawn from the committed results so that no number is typed."""
+"""What README.md and docs/ show of the committed results, so that no number is typed there."""
 
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
 from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
+from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
 from unlearnkit.report.published import DATASET, curves
 from unlearnkit.report.stats import MISSING
@@ -20,13 +21,8 @@ from unlearnkit.results import committed_folder
 # A line that ends in a hyphen would be read with a space after it.
 wrapped = partial(fill, width=120, break_on_hyphens=False)
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
-CLAIMS = {
-    "C1": "a well-trained model has a small fairness-gap",
-    "C2": "the higher the gap, the more vulnerable the model",
-    "C3": "approximate unlearning loses more robustness than retraining",
-    "C4": "an evaluation needs the gap and a robustness metric",
-    "C5": "intermediate and last layers are enough, and cheaper",
-}
+# Page -> its blocks, each between two markers
+PAGES = {"README.md": ("findings", "figure"), "docs/results.md": ("verdicts", "main-table")}
 COLUMNS = {name: (name, 2) for name in ("UA", "RA", "TA", "MIA")} | {
     "average_gap": ("Avg. gap ↓", 2),
     "drop": ("Drop ↓", 2),
@@ -44,30 +40,34 @@ def main_study() -> Study:
     raise UserError(f"no results of {', '.join(STUDIES)} are committed; the README shows theirs")
 
 
-def update(text: str, s: Study) -> str:
-    """Return the README's `text` with its blocks figure, main-table and verdicts filled.
+def update(text: str, s: Study, page: str = "README.md") -> str:
+    """Return the `text` of a page with the blocks filled that `PAGES` has for it.
 
     A block lies between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``. A marker that is
     missing, there twice, or after its end is a UserError.
     """
-    for name, build in {"figure": _figure, "main-table": _table, "verdicts": _verdicts}.items():
+    build = {"findings": _findings, "figure": _figure, "main-table": _table, "verdicts": _verdicts}
+    for name in PAGES[page]:
         start, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
         if not text.count(start) == text.count(end) == 1 or text.index(end) < text.index(start):
-            raise UserError(f"README.md needs {start} and, after it, {end}, each of them once")
+            raise UserError(f"{page} needs {start} and, after it, {end}, each of them once")
         head, tail = text.split(start)[0], text.split(end)[1]
-        text = f"{head}{start}\n\n{build(s).strip()}\n\n{end}{tail}"
+        text = f"{head}{start}\n\n{build[name](s).strip()}\n\n{end}{tail}"
     return text
 
 
-def refresh() -> tuple[Path, Study]:
-    """Fill the blocks of the project's README.md; return its path and the study shown."""
-    path, s = project_folder() / "README.md", main_study()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    write_atomic(path, update(text, s))
-    return path, s
+def refresh() -> tuple[list[Path], Study]:
+    """Fill the blocks of the project's pages; return their paths and the study shown."""
+    s, filled = main_study(), {}
+    for page in PAGES:
+        path = project_folder() / page
+        try:
+            filled[path] = update(path.read_text(encoding="utf-8"), s, page)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
+    for path, text in filled.items():
+        write_atomic(path, text)
+    return list(filled), s
 
 
 def main_table(s: Study) -> pd.DataFrame:
@@ -86,15 +86,20 @@ def main_table(s: Study) -> pd.DataFrame:
     return wide(s, long, ["architecture", "method"], COLUMNS).drop(columns="Seeds")
 
 
+def _findings(s: Study) -> str:
+    start = f"This is what became of the paper's claims on {_where(s)}, {_seeds(s, 'quality')}."
+    lines = [wrapped(f"* {line}", subsequent_indent="  ") for line in summary(s)]
+    return "\n".join([wrapped(start), "", *lines, "", wrapped(caveat(s))])
+
+
 def _figure(s: Study) -> str:
     words = (
-        f"Figure 1, {_origin(s)}: fairness-gap of each normalisation layer, mean and range over "
+        f"Figure 1 on {_origin(s)}. The fairness-gap of each normalisation layer, mean and range "
+        f"over {_seeds(s, 'gap')}."
     )
-    words += _seeds(s, "gap")
     ours = s.dataset.startswith(DATASET)
     if ours and any(curves(s, name, None, "std") for name in s.architectures):
-        words += "; lower row: the values published"
-    words += "."
+        words += " The lower row holds the values published."
     if not ours:
         name = markdown_text(s.dataset)
         words += f" Of {name}, shapes can be compared with the publication's, sizes cannot."
@@ -105,15 +110,16 @@ def _figure(s: Study) -> str:
 def _table(s: Study) -> str:
     machine = s.results.machine
     words = (
-        f"Every method over all layers, {_origin(s)}; mean ± standard deviation over "
-        f"{_seeds(s, 'quality')}; {s.extent}, {s.stamp}, in {s.hours:.1f} hours (sweep aside). "
-        "UA, RA, TA, MIA in %: Retrain's are the ones to match; average gap: the mean distance of "
-        f"the four from Retrain's. Drop: clean − robust accuracy under {s.title(s.attack)}, "
-        "averaged over every ε at which all models were attacked, and its excess over Retrain's. "
-        "All differences are in percentage points. Fairness-gap: mean over layers. RTE: seconds of "
-        f"the algorithm alone ({machine['device']}, models side by side: {machine['workers']}). "
-        "Where Retrain's RA is far from 100, UA, MIA and average gap tell little: the network does "
-        "not fit what it has seen."
+        f"Every method over all layers, on {_origin(s)}. Mean ± standard deviation over "
+        f"{_seeds(s, 'quality')}. These are {s.extent}, {s.stamp}, in {s.hours:.1f} hours (sweep "
+        "aside). UA, RA, TA and MIA are in %, and Retrain's are the ones to match. The average gap "
+        "is the mean distance of the four from Retrain's. The drop is clean minus robust accuracy "
+        f"under {s.title(s.attack)}, averaged over every ε at which all models were attacked. The "
+        "excess is the drop minus Retrain's. All differences are in percentage points. The "
+        "fairness-gap is the mean over layers. RTE is the run time of the algorithm alone, in "
+        f"seconds ({machine['device']}, {machine['workers']} models side by side). Where Retrain's "
+        "RA is far from 100, UA, MIA and average gap tell little, since the network does not fit "
+        "what it has seen."
     )
     return f"{wrapped(words)}\n\n{markdown(main_table(s))}"
 
@@ -125,14 +131,16 @@ def _verdicts(s: Study) -> str:
     keys = {"index": ["Claim", "Measured"], "columns": "Architecture", "values": "said"}
     grid = said.pivot_table(**keys, aggfunc="first", fill_value=MISSING, sort=False)
     grid = grid.rename_axis(columns=None).reset_index()
-    claims = "; ".join(f"{claim}: {CLAIMS[claim]}" for claim in table["Claim"].unique())
+    claims = "\n".join(f"* **{claim}** says that {CLAIMS[claim]}." for claim in CLAIMS)
     words = (
-        f"What each claim rests on, {_where(s)}: mean, 95 % interval over seeds, verdict. A claim "
-        f"is supported where all its rows are. In our words, {claims}. All measures and what would "
-        f"change a verdict: `figures/{s.name}/table5_verdicts.csv`; the rules, and which of them "
-        "are weak: notebooks 05 and 06."
+        f"What each claim rests on, on {_where(s)}. Each cell has the mean, its 95 % interval over "
+        "seeds, and the verdict. A claim is supported where all its rows are. All measures, and "
+        f"what would change a verdict, are in `figures/{s.name}/table5_verdicts.csv`. Notebooks 05 "
+        "and 06 have the rules, and say which of them are weak."
     )
-    return f"{wrapped(words)}\n\n{markdown(grid)}"
+    return (
+        f"These are the claims, in our words.\n\n{claims}\n\n{wrapped(words)}\n\n{markdown(grid)}"
+    )
 
 
 def _judged(row: pd.Series) -> str:

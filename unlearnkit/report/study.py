@@ -35,16 +35,25 @@ class Study:
     All frames share the columns `ID`: architecture, forget, method, scope, seed and progress (1.0
     for a finished model, less for a checkpoint along the original's training).
 
-    quality : metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
-    cost : seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
-    sigma : reading, layer_index, layer_name, class_index, sigma
-    gap : reading, layer_index, layer_name, gap (largest minus smallest σ of a class), relative (in
+    Attributes
+    ----------
+    quality
+        metric ("UA", "RA", "TA", "FA", "MIA", "TA_forgotten": %; a measure's name), value
+    cost
+        seconds, training_memory (bytes, counted), peak_memory (bytes, measured), parameters
+    sigma
+        reading, layer_index, layer_name, class_index, sigma
+    gap
+        reading, layer_index, layer_name, gap (largest minus smallest σ of a class), relative (in
         shares of the classes' mean σ)
-    robust : attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"),
-        access ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
-    distance : image (its place among those attacked), distance (the smallest L∞ perturbation that
-        makes the model wrong, in [0, 1] pixels; 0 if wrong when clean, inf if none was found)
-    log : name and value of what a method reports about itself
+    robust
+        attack, epsilon (in [0, 1] pixels; 0 is clean), images ("test", "retain", "forget"), access
+        ("white-box", "transfer"), class_index (-1: all), n, accuracy (%)
+    distance
+        image (its place among those attacked), distance (the smallest L∞ perturbation that makes
+        the model wrong, in [0, 1] pixels; 0 if wrong when clean, inf if none was found)
+    log
+        name and value of what a method reports about itself
     """
 
     quality = cached_property(lambda self: tidy.frame("quality", self.results))
