@@ -1,8 +1,11 @@
-"""What a study found, in sentences made from its numbers."""
+"""What a study found on the claims, in sentences made from its numbers."""
+
+from typing import Any
 
 import pandas as pd
 
-from unlearnkit.report.claims import VERDICTS, table5
+from unlearnkit.report.claims import STUDY_METHODS, VERDICTS, table5
+from unlearnkit.report.frames import marks
 from unlearnkit.report.study import Study
 
 CLAIMS = {
@@ -12,34 +15,97 @@ CLAIMS = {
     "C4": "an evaluation needs the gap and a robustness metric",
     "C5": "intermediate and last layers are enough, and cheaper",
 }
+SUPPORTED, CONTRADICTED, UNDECIDED, DESCRIBED = VERDICTS
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """Return a claim's verdict from its key rows of `claims.table5`.
+
+    Supported where all of them are, contradicted where one is, described where none is judged.
+    """
+    found = set(rows["Verdict"])
+    if CONTRADICTED in found:
+        return CONTRADICTED
+    return found.pop() if len(found) == 1 else UNDECIDED
 
 
 def summary(s: Study) -> list[str]:
-    """Return a sentence on each claim that the study measured: its verdict, and its key rows'.
+    """Return a line on each claim measured: its verdict, and each architecture's first key row."""
+    lines = []
+    for claim in CLAIMS:
+        head, *said = finding(s, claim).split("\n* ")
+        first = {line.partition(":")[0]: line for line in reversed(said)}
+        lines += [" ".join([head.strip(), *reversed(first.values())])] if said else []
+    return lines
 
-    A claim is supported where all its key rows of `claims.table5` are, and not supported where one
-    speaks against it; else it is undecided.
+
+def finding(s: Study, claim: str) -> str:
+    """Return what the study says of `claim` ("C1" to "C5"), in Markdown.
+
+    The verdict, and for each key row direction, size, 95 % interval, seeds, verdict, and what the
+    interval excludes.
     """
-    keys = table5(s).query("Key == 'yes'")
-    return [_said(claim, rows["Verdict"]) for claim, rows in keys.groupby("Claim", sort=False)]
+    table = table5(s)
+    rows = table[(table["Claim"] == claim) & (table["Key"] == "yes")]
+    if rows.empty:
+        return f"**{claim}**, {CLAIMS[claim]}. The study has no numbers for it."
+    lines = [f"{row.Architecture}: {_said(row)}." for row in rows.itertuples()]
+    judged = set(rows["Architecture"])
+    missing = [name for name in map(s.title, s.architectures) if name not in judged]
+    if claim in ("C3", "C5") and (marks(s)["mark"] != "").any():
+        lines += [f"{name}: no method is free of marked models." for name in missing]
+    return "\n* ".join([f"**{claim}**, {CLAIMS[claim]}, is **{verdict(rows)}**.\n", *lines])
 
 
 def caveat(s: Study) -> str:
-    """Return what limits the findings most: few seeds, and how well the originals are trained."""
+    """Return what limits the findings: seeds, how well originals are trained, models left out."""
     of = {"method": "original", "metric": "TA", "progress": 1.0, "forget": s.first_forget}
     shown = s.rows("quality", **of)
     means = shown.groupby("architecture", sort=False)["value"].mean()
     parts = [f"{value:.0f} % ({s.title(name)})" for name, value in means.items()]
     seeds = shown["seed"].nunique()
-    return (
+    text = (
         f"The main caveat: this rests on {seeds} seed{'s' * (seeds != 1)}, and on originals whose "
         f"test accuracy is {' and '.join(parts)}."
     )
+    found = marks(s)
+    found = found[(found["scope"] == "all") & (found["forget"] == s.first_forget)]
+    found = found[found["method"].isin(STUDY_METHODS)]
+    counts = found["mark"].value_counts()
+    words = [f"{counts[mark]} {mark}" for mark in ("damaged", "did not unlearn") if mark in counts]
+    if words:
+        text += f" Of {len(found)} models unlearned over all layers, {' and '.join(words)}."
+    return text
 
 
-def _said(claim: str, verdicts: pd.Series) -> str:
-    count = verdicts.value_counts()
-    good, bad, unsure = (count.get(name, 0) for name in VERDICTS)
-    verdict = VERDICTS[1 if bad else 2 if unsure else 0]
-    rows = f"{good} of {len(verdicts)} key measures for it, {bad} against, {unsure} undecided"
-    return f"**{claim}**, {CLAIMS[claim]}: **{verdict}** ({rows})."
+def _said(row: Any) -> str:
+    if not row.Seeds:
+        return "no seed gives a number"
+    value, up, (who, _, what) = row.Value, row.Value > 0, row.Measured.partition(": ")
+    digits = 1 if row.Unit == "points" else 2
+    size, low, high = (f"{number:.{digits}f}" for number in (abs(value), row.Low, row.High))
+    match row.Claim, row.Unit:
+        case "C1", _:
+            text = f"the gap {'rises' if up else 'falls'} as accuracy rises, ρ = {value:.2f}"
+        case "C2", _:
+            way = "larger" if up else "smaller"
+            text = f"at equal clean accuracy a larger gap goes with a {way} drop, ρ = {value:.2f}"
+        case "C3", "1/255":
+            way = "further" if up else "nearer"
+            text = f"the nearest wrong answer lies {size}/255 {way} than Retrain's (mean of {who})"
+        case "C3", _:
+            way = "more" if up else "fewer"
+            text = f"{size} points {way} of the right images stay right under attack than Retrain's"
+            text += f" (mean of {who})"
+        case "C4", _:
+            text = f"over methods, average gap and size of the excess drop have ρ = {value:.2f}"
+        case "C5", "share":
+            text = f"{who} keep {100 * value:.0f} % of the improvement"
+        case "C5", "points":
+            text = f"with {who} {size} points {'more' if up else 'fewer'} images stay right"
+        case _:
+            text = f"{who} take {100 * value:.0f} % of the {what.partition(',')[0]}"
+    if row.Seeds == 1:
+        return f"{text} (one seed), {row.Verdict}"
+    text += f" [{low}, {high}] ({row.Seeds} seeds), {row.Verdict}"
+    return f"{text} ({row.Excluded} is excluded)" if row.Excluded else text
