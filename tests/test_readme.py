@@ -10,7 +10,8 @@ from helpers_report import changed, invented, model
 from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder
-from unlearnkit.report import findings, readme
+from unlearnkit.report import readme
+from unlearnkit.report.claims import COLUMNS
 
 ROOT = project_folder()
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,23 +146,13 @@ def test_published_values_and_names_in_the_text():
     assert "<script" not in text.replace(r"\<", "")
 
 
-ROWS = [("C1", "supported"), ("C1", "undecided"), ("C3", "supported"), ("C5", "not supported")]
-ROWS += [("C5", "supported"), ("C5", "undecided")]
-
-
-def test_findings_are_a_line_a_claim_and_say_what_limits_them(monkeypatch):
-    table = pd.DataFrame([(claim, "yes", verdict) for claim, verdict in ROWS])
-    table = table.set_axis(["Claim", "Key", "Verdict"], axis=1)
-    table.loc[len(table)] = "C3", "no", "undecided"
-    monkeypatch.setattr(findings, "table5", lambda study: table)
-    first, third, fifth = findings.summary(invented(models()))
-    assert "**undecided** (1 of 2 key measures for it, 0 against, 1 undecided)" in first
-    assert "**supported** (1 of 1 key measures for it" in third and "**C3**" in third
-    assert "**not supported** (1 of 3 key measures for it, 1 against, 1 undecided)" in fifth
-    quality = {"TA": 70.0}
-    text = block(filled([*models(), model("original", quality=quality)]), "findings")
-    assert "1 seed, and on originals whose test accuracy is 70 % (SmallViT)." in text
-    assert f"* {first}" in text
+def test_the_main_caveat_counts_seeds_accuracy_and_marked_models():
+    quality = {"TA": 70.0, "UA": 0.0, "RA": 99.0}
+    text = [model("original", quality=quality), model("retrain", quality={**quality, "UA": 10.0})]
+    text += [model(name, quality={**quality, "RA": ra}) for name, ra in (("cf", 90), ("rl", 99))]
+    said = block(filled(text), "findings")
+    assert "1 seed, and on originals whose test accuracy is 70 % (SmallViT)." in said
+    assert "Of 2 models unlearned over all layers, 1 are damaged and 1 did not unlearn." in said
 
 
 def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypatch):
@@ -172,9 +163,9 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
             ("C5", "no", "ResNet50", "gap", 1.0, 0.5, 1.5, 3, "undecided"),
             ("C5", "yes", "ResNet50", "average gap", 2.0, 1.9, 2.1, 2, "undecided"),
             ("C5", "yes", "SmallViT", "average gap", math.nan, math.nan, math.nan, 0, "undecided"),
-            ("C5", "yes", "SmallViT", "drop", 3.0, 2.0, 4.0, 3, "not supported"),
+            ("C5", "yes", "SmallViT", "drop", 3.0, 2.0, 4.0, 3, "contradicted"),
         ],
-        columns=readme.table5(invented([])).columns[:9],
+        columns=[*COLUMNS[:4], *COLUMNS[5:8], "Seeds", "Verdict"],
     )
     monkeypatch.setattr(readme, "table5", lambda study: table)
     text = filled(models(), RESULTS).split("results:verdicts")[1]
@@ -182,7 +173,7 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
     assert lines[0] == "| Claim | Measured | SmallViT | ResNet50 |"
     assert lines[2:] == [
         "| C1 | ρ | -0.50 [-0.75, -0.25] **supported** | – |",
-        "| C5 | drop | 3.00 [2.00, 4.00] **not supported** | 1.24 **undecided** |",
+        "| C5 | drop | 3.00 [2.00, 4.00] **contradicted** | 1.24 **undecided** |",
         "| C5 | average gap | – | 2.00 [1.90, 2.10] **undecided** |",
     ]
     assert "figures/quick/table5_verdicts.csv" in text

@@ -15,6 +15,7 @@ CLAIMS = {
     "C4": "an evaluation needs the gap and a robustness metric",
     "C5": "intermediate and last layers are enough, and cheaper",
 }
+MARKED = {"damaged": "are damaged", "did not unlearn": "did not unlearn"}
 SUPPORTED, CONTRADICTED, UNDECIDED, DESCRIBED = VERDICTS
 
 
@@ -30,31 +31,31 @@ def verdict(rows: pd.DataFrame) -> str:
 
 
 def summary(s: Study) -> list[str]:
-    """Return a line on each claim measured: its verdict, and each architecture's first key row."""
-    lines = []
-    for claim in CLAIMS:
-        head, *said = finding(s, claim).split("\n* ")
-        first = {line.partition(":")[0]: line for line in reversed(said)}
-        lines += [" ".join([head.strip(), *reversed(first.values())])] if said else []
-    return lines
+    """Return a line on each claim measured: its verdict, and each architecture's first key row.
+
+    Whoever shows it says over how many seeds.
+    """
+    return [line for claim in CLAIMS if (line := finding(s, claim, brief=True))]
 
 
-def finding(s: Study, claim: str) -> str:
+def finding(s: Study, claim: str, *, brief: bool = False) -> str:
     """Return what the study says of `claim` ("C1" to "C5"), in Markdown.
 
     The verdict, and for each key row direction, size, 95 % interval, seeds, verdict, and what the
-    interval excludes.
+    interval excludes. `brief`: as in `summary`, empty where nothing was measured.
     """
     table = table5(s)
     rows = table[(table["Claim"] == claim) & (table["Key"] == "yes")]
     if rows.empty:
-        return f"**{claim}**, {CLAIMS[claim]}. The study has no numbers for it."
-    lines = [f"{row.Architecture}: {_said(row)}." for row in rows.itertuples()]
+        return "" if brief else f"**{claim}**, {CLAIMS[claim]}. The study has no numbers for it."
+    shown = rows.drop_duplicates("Architecture") if brief else rows
+    lines = [f"{row.Architecture}: {_said(row, brief)}." for row in shown.itertuples()]
     judged = set(rows["Architecture"])
     missing = [name for name in map(s.title, s.architectures) if name not in judged]
     if claim in ("C3", "C5") and (marks(s)["mark"] != "").any():
         lines += [f"{name}: no method is free of marked models." for name in missing]
-    return "\n* ".join([f"**{claim}**, {CLAIMS[claim]}, is **{verdict(rows)}**.\n", *lines])
+    head = f"**{claim}**, {CLAIMS[claim]}, is **{verdict(rows)}**."
+    return " ".join([head, *lines]) if brief else "\n* ".join([f"{head}\n", *lines])
 
 
 def caveat(s: Study) -> str:
@@ -72,13 +73,13 @@ def caveat(s: Study) -> str:
     found = found[(found["scope"] == "all") & (found["forget"] == s.first_forget)]
     found = found[found["method"].isin(STUDY_METHODS)]
     counts = found["mark"].value_counts()
-    words = [f"{counts[mark]} {mark}" for mark in ("damaged", "did not unlearn") if mark in counts]
+    words = [f"{counts[mark]} {said}" for mark, said in MARKED.items() if mark in counts]
     if words:
         text += f" Of {len(found)} models unlearned over all layers, {' and '.join(words)}."
     return text
 
 
-def _said(row: Any) -> str:
+def _said(row: Any, brief: bool) -> str:
     if not row.Seeds:
         return "no seed gives a number"
     value, up, (who, _, what) = row.Value, row.Value > 0, row.Measured.partition(": ")
@@ -107,5 +108,6 @@ def _said(row: Any) -> str:
             text = f"{who} take {100 * value:.0f} % of the {what.partition(',')[0]}"
     if row.Seeds == 1:
         return f"{text} (one seed), {row.Verdict}"
-    text += f" [{low}, {high}] ({row.Seeds} seeds), {row.Verdict}"
-    return f"{text} ({row.Excluded} is excluded)" if row.Excluded else text
+    text += f" [{low}, {high}]" if brief else f" [{low}, {high}], n = {row.Seeds}"
+    text += "" if row.Verdict == DESCRIBED else f", {row.Verdict}"
+    return f"{text} ({row.Excluded} excluded)" if row.Excluded and not brief else text

@@ -76,9 +76,9 @@ def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Cur
 def observations(s: Study, forget: str | None = None, reading: str = "std") -> pd.DataFrame:
     """Hold our curves, of a `forget` set (if None, the first), against what is seen in theirs.
 
-    Architecture, Observation, Published, Ours, Holds, Why, Seeds. *yes*: the margin is above 0 in
-    every seed, or its 95 % t interval is; *no*: they are below; *undecided*: else, and with fewer
-    than three seeds. What the publication or the study lacks has no row.
+    Architecture, Observation, Published, Ours, Holds, Why, Seeds. *yes*: the 95 % t
+    interval of the margin lies above 0; *no*: below; *undecided*: else, and with fewer than three
+    seeds: the standard of `claims.judge`. What the publication or the study lacks has no row.
     """
     found = []
     for architecture in LAYERS:

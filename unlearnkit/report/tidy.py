@@ -32,7 +32,8 @@ def frame(name: str, results: Results) -> pd.DataFrame:
             made, machine = record.stages[0]["value"], facts(results, record)
             memory = made.get("memory", {}).get("total"), machine.get("peak_memory")
             rows.append((*cell, machine.get("seconds"), *memory, made.get("parameters")))
-    return pd.DataFrame(rows, columns=COLUMNS[name])
+    # Also of no rows: what is merged has to agree.
+    return pd.DataFrame(rows, columns=COLUMNS[name]).astype({"seed": int, "progress": float})
 
 
 def facts(results: Results, record: Record) -> dict[str, Any]:

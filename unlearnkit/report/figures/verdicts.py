@@ -15,6 +15,7 @@ LOOKS = {
     "supported": ("o", "#007A5A", "#007A5A"),
     "contradicted": ("X", "#D55E00", "#D55E00"),
     "undecided": ("o", "#707070", "white"),
+    "described": ("D", "#707070", "white"),
 }
 BLANK = {"fc": "white", "ec": "none", "pad": 0.4}
 PITCH = 0.15  # inches from row to row
@@ -25,8 +26,8 @@ TEXT = 2.15  # inches for the words on what was measured, beside the panels
 def forest(s: Study, table: pd.DataFrame) -> KitFigure:
     """Draw statistics with their intervals against the bounds they are judged by.
 
-    `table` has the columns Claim, Architecture, Measured, Unit, Value, Low, High, Bound (a number,
-    or "±" and one) and Verdict, a row for each statistic, as `claims.table5`. A panel for each
+    `table` has the columns Claim, Architecture, Measured, Unit, Value, Low, High, Bound and
+    Verdict, a row for each statistic, as `claims.table5`. A panel for each
     unit, in the table's order; what has no Value is left out. Data: `table`.
     """
     data = table.dropna(subset=["Value"])
@@ -76,9 +77,8 @@ def _panel(ax: Axes, unit: str, part: pd.DataFrame, names: float) -> None:
         marker, edge, face = LOOKS[row.Verdict]
         ax.hlines(row.y, row.Low, row.High, edge, lw=1.1)
         ax.plot(row.Value, row.y, marker, mec=edge, mfc=face, mew=0.9, ms=4)
-        size = float(str(row.Bound).lstrip("±"))
-        for bound in {size, -size} if str(row.Bound).startswith("±") else {size}:
-            ax.vlines(bound, row.y - 0.6, row.y + 0.6, style.FAINT, lw=0.9, zorder=1)
+        if row.Verdict != "described":
+            ax.vlines(row.Bound, row.y - 0.6, row.y + 0.6, style.FAINT, lw=0.9, zorder=1)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         ax.annotate(row.Verdict, (1, row.y), (4, 0), color=edge, **place, **small)
     ax.set_yticks(part["y"], part["Architecture"], fontsize=6)
