@@ -102,7 +102,7 @@ def test_train_lane(tmp_path):
 def every_table_and_figure(folder):
     from unlearnkit.report.publish import FIGURES, TABLES
 
-    endings = dict.fromkeys(TABLES, ("csv", "md", "tex"))
+    endings = dict.fromkeys(TABLES.keys() - {"table_interventions"}, ("csv", "md", "tex"))
     endings |= dict.fromkeys(FIGURES, ("csv", "png", "pdf"))
     wanted = {f"{name}.{ending}" for name, several in endings.items() for ending in several}
     assert wanted <= {path.name for path in folder.iterdir()}

@@ -267,7 +267,8 @@ def test_two_sources_of_one_name_do_not_share_results(tmp_path, monkeypatch):
     for folder in (one, two):
         folder.mkdir(parents=True)
     profile, data = tiny_profile(tmp_path, **VIT), made_data("folder:pets")
-    kept = run.keep_study(run.open_lab(profile, f"folder:{one}", data=data), f"folder:{one}")
+    lab = run.open_lab(profile, f"folder:{one}", data=data)
+    kept = run.keep_study(lab, f"folder:{one}", cells_of(profile))
     assert kept.name == "tiny@pets"
     run.open_lab(profile, f"folder:{one}/../pets", data=data)
     with pytest.raises(UserError, match=r"those of .*one/pets, not of .*two/pets; rename"):

@@ -15,6 +15,7 @@ from joblib import cpu_count
 from unlearnkit import results
 from unlearnkit.errors import UserError, one_line
 from unlearnkit.files import default_folder, output_folder, source_folder
+from unlearnkit.names import INTERVENTIONS
 
 STOPPED = "Stopped for the time limit; the same command goes on from here."
 _say = partial(print, flush=True)
@@ -41,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
     commands.add_parser("compute", parents=[cells], help="compute all cells; needs no Jupyter")
     commands.add_parser("sweep", parents=[work], help="try the rates of a profile's [sweep]")
+    told = "measure models again with gaps set by hand, as a profile's [intervention] says"
+    commands.add_parser("intervene", parents=[cells], help=told)
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
     report.add_argument("--profile", help="default: every committed study")
     report.add_argument("--dataset", help="default: the profile's")
@@ -101,20 +104,26 @@ def _execute(chosen: list[Path], options: argparse.Namespace, path: Path, name: 
 def compute(options: argparse.Namespace) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `run` executes the notebooks between, once the results are complete.
+    `run` executes the notebooks between, once the results are complete; `intervene` computes the
+    study's interventions instead.
     """
     from unlearnkit.notebooks import choose
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
+    from unlearnkit.study.intervene import bench_of
     from unlearnkit.study.plan import cells_of, make_plan
 
     chosen = choose(options.notebooks) if options.command == "run" else None
     profile = load_profile(options.profile)
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
-    plan = make_plan(lab, cells_of(profile))
-    own, committed = results.own_results(name), results.committed_folder(name)
+    cells, part = cells_of(profile), ""
+    if options.command == "intervene":
+        lab, part = bench_of(lab), INTERVENTIONS
+        cells = lab.cells
+    plan = make_plan(lab, cells)
+    own, committed = results.own_results(name) / part, results.committed_folder(name) / part
     if options.scheduler:
         from unlearnkit.study.cluster import cluster_executor
     with cluster_executor(options.scheduler) if options.scheduler else nullcontext() as cluster:
@@ -134,7 +143,7 @@ def compute(options: argparse.Namespace) -> int:
         run.note_source(profile, options.dataset)
         how = {"executor": cluster, "device": options.device, "deadline": options.deadline}
         outcome = work(lab, plan, workers=workers, report=_say, **how)
-    run.keep_study(lab, options.dataset)
+    run.keep_study(lab, options.dataset, cells, part)
     for cell, error in outcome.failed:
         _complain(f"{cell} failed: {one_line(error)}")
     if outcome.stopped:

@@ -73,6 +73,13 @@ def balanced(labels: Tensor, per_class: int, num_classes: int, seed: int) -> Ten
     return torch.cat([order[drawn == c][:take] for c in range(num_classes)]).sort().values
 
 
+def probe(norm: nn.Module) -> nn.Module:
+    """Return the module whose output is a normalisation layer's: before an activation inside it."""
+    # timm's norms with an activation inside run norm, drop, act: drop returns the affine output
+    fused = isinstance(getattr(norm, "act", None), nn.Module)
+    return norm.drop if fused and hasattr(norm, "drop") else norm
+
+
 def fairness_gap(sigma: Tensor) -> Tensor:
     """Return max - min of sigma [..., C] over the classes, as [...]."""
     return sigma.amax(-1) - sigma.amin(-1)
@@ -82,9 +89,7 @@ class _Meter:
     """Forward hook on one layer: running count, mean and M2 per class and channel."""
 
     def __init__(self, module: nn.Module, num_classes: int) -> None:
-        # timm's norms with an activation inside run norm, drop, act: drop returns the affine output
-        fused = isinstance(getattr(module, "act", None), nn.Module)
-        self.probe = module.drop if fused and hasattr(module, "drop") else module
+        self.probe = probe(module)
         per_map = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm)
         self.channels_first = per_map or "2d" in type(module).__name__
         self.num_classes = num_classes

@@ -8,3 +8,5 @@ GAP_METRICS = ["UA", "RA", "TA", "MIA"]
 READINGS = ("std", "variance", "channel_std", "trimmed_std")
 # Groups of layers: see `scopes.scope_modules`.
 SCOPES = ("all", "first", "intermediate", "last")
+# Folder, inside that of a study's results, of its models with fairness-gaps set by hand
+INTERVENTIONS = "interventions"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
-from unlearnkit.report import claims, published, tables
+from unlearnkit.report import claims, interventions, published, tables
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.study import NothingToDraw, Study
 
@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table_observations": published.observations,
     "table_readings": published.readings,
     "table_outliers": published.outliers,
+    "table_interventions": interventions.interventions,
     "table5_verdicts": claims.table5,
     "table5_sensitivity": sensitivity,
 }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.names import ID, READINGS, SCOPES
+from unlearnkit.names import ID, INTERVENTIONS, READINGS, SCOPES
 from unlearnkit.report import tidy
 from unlearnkit.results import Results, read_sweep
 
@@ -151,6 +151,7 @@ class Study:
     @property
     def provenance(self) -> dict[str, Any]:
         """What goes beside tables and figures: the same on every machine that computes them."""
+        by_hand = self.interventions
         return {
             "profile": self.profile_name,
             "dataset": self.dataset,
@@ -160,6 +161,7 @@ class Study:
                 record.cell.name: {stage["stage"]: stage["key"] for stage in record.stages}
                 for record in self.results.records
             },
+            **({INTERVENTIONS: by_hand.provenance["cells"]} if by_hand else {}),
         }
 
     @property
@@ -172,6 +174,12 @@ class Study:
         """How the rates were chosen, no rows if they were not: own sweep, or the committed one."""
         own = read_sweep(self.folder)
         return own if len(own) else read_sweep(files.committed_folder(self.name))
+
+    @cached_property
+    def interventions(self) -> "Study | None":
+        """The models whose fairness-gaps were set by hand, if there are any: `study.intervene`."""
+        folder = self.folder / INTERVENTIONS
+        return read_study(folder) if (folder / "study.json").exists() else None
 
     @property
     def settings(self) -> pd.DataFrame:

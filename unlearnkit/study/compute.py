@@ -172,7 +172,7 @@ def _payload(
         store.put_tensors("data", data.fingerprint, {part: getattr(data, part) for part in DATA})
     about = (data.fingerprint, replace(data, **dict.fromkeys(DATA)))  # without its tensors
     # What a notebook registered goes by value; a module registers its own when it is imported.
-    told = (os.getpid(), REGISTRIES, lab.profile, about, store.folder.resolve(), device)
+    told = (os.getpid(), REGISTRIES, type(lab), lab.profile, about, store.folder.resolve(), device)
     return dumps((*told, lab.forget_seed, deadline, workers, threads))
 
 
@@ -188,7 +188,7 @@ def work(payload: bytes, job: Cell) -> Ended:
 
 @lru_cache(maxsize=1)
 def _open(payload: bytes) -> tuple[Lab, int]:
-    caller, registries, profile, about, folder, device, forget_seed, *how = loads(payload)
+    caller, registries, kind, profile, about, folder, device, forget_seed, *how = loads(payload)
     if os.getpid() != caller:  # an executor of threads works in the caller's process
         os.environ["UNLEARNKIT_WORKER"] = "1"
         tqdm.set_lock(threading.RLock())  # its own is of the system, and left behind by a kill
@@ -199,7 +199,7 @@ def _open(payload: bytes) -> tuple[Lab, int]:
     if tensors is None:
         raise UserError(f"no data in {folder}; all workers have to see the store's folder")
     data, device = replace(empty, **tensors), pick_device(device)
-    lab = Lab(profile, data, Store(folder), device=device, forget_seed=forget_seed)
+    lab = kind(profile, data, Store(folder), device=device, forget_seed=forget_seed)
     lab.deadline, lab.workers, threads = how
     return lab, threads
 

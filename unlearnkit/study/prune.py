@@ -9,6 +9,7 @@ from pathlib import Path
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder
 from unlearnkit.results import own_results
+from unlearnkit.study.intervene import bench_of
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import load_profile
@@ -43,7 +44,11 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
     keys = set()
     for lab in labs:
         sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
-        for part, cells in ((lab, cells_of(lab.profile)), *sweeps):
+        parts = [(lab, cells_of(lab.profile)), *sweeps]
+        if "intervention" in lab.profile.values:
+            bench = bench_of(lab)
+            parts.append((bench, bench.cells))
+        for part, cells in parts:
             keys.add(part.data.fingerprint)
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
             # A sweep's seed need not be one of the study's: its originals are no cells.

@@ -96,14 +96,14 @@ def run_study(
     if outcome.failed:
         cell, error = outcome.failed[0]
         raise UserError(f"{len(outcome.failed)} cells failed, the first: {cell}: {error}")
-    return keep_study(lab, dataset)
+    return keep_study(lab, dataset, cells_of(profile))
 
 
-def keep_study(lab: Lab, dataset: str | None) -> Path:
-    """Write what the store holds of a study to this machine's results; return their folder."""
+def keep_study(lab: Lab, dataset: str | None, cells: Iterable[Cell], part: str = "") -> Path:
+    """Write what the store holds of a study, or a part, to its results here; return the folder."""
     with lab.store.lock("results", name_of(lab.profile, dataset)):
-        folder = note_source(lab.profile, dataset)
-        files.write(collect(lab, cells_of(lab.profile)), folder)
+        folder = note_source(lab.profile, dataset) / part
+        files.write(collect(lab, cells), folder)
     return folder
 
 

@@ -104,6 +104,15 @@ class Sweep(Table):
     rates: Annotated[dict[Architecture, Annotated[dict[Method, Rates], Some]], Some]
 
 
+class Intervention(Table):
+    methods: Annotated[list[Method], Once]  # beside the original
+    seeds: Annotated[list[Seed], Some, Once]
+    factors: Rates
+    weights: Rates  # beside 0
+    epochs: int = Field(ge=1, le=10**5)
+    images: int = Field(ge=1, le=10**9)
+
+
 class Measure(Table):
     batch_size: int = Field(ge=1, le=10**6)
     mia_images: Count
@@ -161,6 +170,7 @@ class Settings(Table):
     unlearning: Recipes = {}
     method: dict[Method, dict[str, Any]] = {}
     sweep: Sweep | None = None
+    intervention: Intervention | None = None
     stand_in: dict[str, str] | None = None
     measure: Measure
     attack: list[Attack]

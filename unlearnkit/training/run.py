@@ -233,6 +233,7 @@ def train(
     *,
     seed: int,
     name: str = "original",
+    loss: Callable[[Run, Tensor, Tensor], Tensor] | None = None,
     on_epoch: Callable[[int, nn.Module], None] | None = None,
     state_file: Path | None = None,
     deadline: float | None = None,
@@ -240,7 +241,8 @@ def train(
     """Train `model` in place on the training images `index`; return the finished run.
 
     The model takes float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device;
-    `index` is an int64 tensor [N] into `data.train_images`. `on_epoch` is called with (epochs done,
+    `index` is an int64 tensor [N] into `data.train_images`. `loss` of (run, images, labels) is what
+    each step goes down, the cross-entropy by default. `on_epoch` is called with (epochs done,
     model) after each epoch. `state_file`, `deadline` and errors are as for `methods.unlearn`.
     """
     kept = {"on_epoch": on_epoch, "state_file": state_file, "deadline": deadline}
@@ -248,6 +250,6 @@ def train(
         run = Run(model, data, index, recipe, seed, name, **kept)
         for epoch in run.epochs():
             for images, labels in run.retain(epoch):
-                run.step(run.cross_entropy(images, labels))
+                run.step((loss or Run.cross_entropy)(run, images, labels))
     model.eval()
     return run
