@@ -12,7 +12,6 @@ from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
 from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
-from unlearnkit.report.published import DATASET, curves
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
 from unlearnkit.report.tables import markdown, markdown_text, wide
@@ -94,17 +93,11 @@ def _findings(s: Study) -> str:
 
 def _figure(s: Study) -> str:
     words = (
-        f"Figure 1 on {_origin(s)}. The fairness-gap of each normalisation layer, mean and range "
-        f"over {_seeds(s, 'gap')}."
+        f"Figure 5 on {_origin(s)}. What each claim rests on, mean and 95 % interval over "
+        f"{_seeds(s, 'gap')}, and the bound it is judged by."
     )
-    ours = s.dataset.startswith(DATASET)
-    if ours and any(curves(s, name, None, "std") for name in s.architectures):
-        words += " The lower row holds the values published."
-    if not ours:
-        name = markdown_text(s.dataset)
-        words += f" Of {name}, shapes can be compared with the publication's, sizes cannot."
-    image = f"figures/{s.name}/fig1_fairness_gap.png"
-    return f"![Fairness-gap per normalisation layer]({image})\n\n{wrapped(f'*{words}*')}"
+    image = f"figures/{s.name}/fig5_verdicts.png"
+    return f"![The claims' key measures and their verdicts]({image})\n\n{wrapped(f'*{words}*')}"
 
 
 def _table(s: Study) -> str:
