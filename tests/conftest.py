@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 MODELS = {"resnet50": {"width": 0.0625}, "small_vit": {"dim": 16, "heads": 2, "patch": 4}}
 RECIPE = {"lr": 0.02, "epochs": 2, "batch_size": 8, "crop": 1}
 OPTIONS = {"alpha": 0.5, "gamma": 1.0, "temperature": 2.0, "jitter": 0.01}
-OPTIONS |= {"forget_batch_size": 4, "msteps": 1}
+OPTIONS |= {"forget_batch_size": 4, "msteps": 1, "steps": 5, "overshoot": 1.0}
 
 
 def recipe(**changes) -> Recipe:
