@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import differing, recipe, state_of
+from conftest import differing, of_kind, recipe, state_of
 
 from unlearnkit import methods, scopes
 from unlearnkit.data.splits import make_split
@@ -17,49 +17,10 @@ from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, bs, method, parse_hyperparameters, rl, salun
 from unlearnkit.metrics import predictions
 from unlearnkit.training import Run, TrainingDiverged, train
-from unlearnkit.training import run as training
 
 VIT = "small_vit"
 ARCHITECTURES = ("resnet50", VIT)
 EVERY = [(n, a) for n in sorted(METHODS) for a in ARCHITECTURES if (n, a) != ("ct", VIT)]
-
-
-@pytest.fixture
-def events(monkeypatch):
-    """What runs do, in order: ("cut", index), ("loss", batch), ("step", loss), ("run", run)."""
-    seen = []
-
-    def spy(owner, name, what):
-        original = getattr(owner, name)
-
-        def spied(*arguments, **keywords):
-            seen.append(what(*arguments))
-            return original(*arguments, **keywords)
-
-        monkeypatch.setattr(owner, name, spied)
-
-    spy(training, "cut", lambda images, index: ("cut", index.tolist()))
-    spy(Run, "cross_entropy", lambda run, *batch: ("loss", batch))
-    spy(Run, "step", lambda run, loss: ("step", loss.item()))
-    spy(Run, "__post_init__", lambda run: ("run", run))
-    return seen
-
-
-@pytest.fixture
-def fetched(monkeypatch):
-    """The (index, images, labels) of each batch that runs fetch."""
-    seen, batch = [], Run.batch
-
-    def spied(run, index):
-        seen.append((index, *batch(run, index)))
-        return seen[-1][1:]
-
-    monkeypatch.setattr(Run, "batch", spied)
-    return seen
-
-
-def of_kind(events, kind):
-    return [value for what, value in events if what == kind]
 
 
 def passes(cuts, split):
