@@ -152,13 +152,13 @@ def naive_nearest(model, image, label, steps):
 
 def test_the_nearest_adversarial_images_against_a_naive_implementation(original, toy, split):
     model = original(VIT).eval()
-    index = torch.cat([split.forget, split.test[:5]])
+    index = split.forget[:5]
     images, labels = toy.train_images[index] / 255, toy.train_labels[index]
     labels[0] = (labels[0] + 1) % 3  # so that one is wrong when clean
-    found = amun.nearest(model, images, labels, 0.04, 10)
+    found = amun.nearest(model, images, labels, 0.04, 8)
     assert (model(found).argmax(1) != labels).all() and torch.equal(found[0], images[0])
     for image, label, near in zip(images, labels, found, strict=True):
-        wanted = naive_nearest(model, image, label, 10)
+        wanted = naive_nearest(model, image, label, 8)
         torch.testing.assert_close(near, wanted, rtol=0, atol=1e-3)
     assert (found - images).flatten(1).norm(dim=1).max() > 0.1, "the radius was doubled"
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
@@ -504,6 +504,18 @@ def test_a_profile_leaves_out_or_refuses_what_is_undefined(tmp_path):
         with pytest.raises(UserError, match=says):
             profile_of(tmp_path, text)
     profile_of(tmp_path, 'methods = ["ct"]\narchitectures = ["convnext_tiny", "resnet18"]')
+
+
+def test_profile_methods_runs_all_and_is_swept_where_there_is_a_rate():
+    study, sweep = load_profile("methods"), load_profile("cifar10-methods")
+    assert set(study["methods"]) == set(sweep["methods"]) == METHODS.keys()
+    assert {c.method for c in cells_of(study) if c.architecture == RESNET} > METHODS.keys()
+    new = METHODS.keys() - STUDY - {"ssd"}
+    for network, lacking in ((RESNET, set()), (VIT, {"ct"})):
+        rates = sweep["sweep"]["rates"][network]
+        assert {n for n, tried in rates.items() if len(tried) == 3} == new - lacking
+        assert all(sweep.hyperparameters(n, network)["lr"] in rates[n] for n in rates)
+    assert not set(load_profile("quick")["methods"]) - STUDY
 
 
 def test_the_registry_has_what_a_table_of_methods_shows():

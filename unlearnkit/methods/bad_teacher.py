@@ -27,11 +27,12 @@ def bad_teacher(run: Run, *, retain_share: Share = 0.3) -> None:
     Chundawat et al., *Can Bad Teaching Induce Forgetting?* (AAAI 2023): both sets are shuffled into
     one, the loss is KL(teacher || student) at temperature 1, averaged over the images (the authors'
     code divides by the number of classes as well). `retain_share` of the retain set is drawn at the
-    start. Both teachers are in evaluation mode. Logs nothing.
+    start. The untrained teacher is in training mode, which is ours: with BatchNorms that know of no
+    images yet, in evaluation mode, a deep ResNet is sure of one class for all. Logs nothing.
     """
     if run.fresh is None:
         raise UserError("method bad_teacher needs `fresh`, which builds an untrained model")
-    bad = run.fresh().to(run.device).eval().requires_grad_(False)
+    bad = run.fresh().to(run.device).train()
     kept = draw_retain(run, round(retain_share * len(run.retain_index)))
     forgotten = marked(run)
     for epoch in run.epochs():

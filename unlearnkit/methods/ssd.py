@@ -9,6 +9,7 @@ from unlearnkit.methods import method
 from unlearnkit.methods.salun import loss_gradients
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
+from unlearnkit.training.batches import batch_sizes
 from unlearnkit.training.recipe import NotNegative, Positive
 
 
@@ -31,15 +32,16 @@ def selective_synaptic_dampening(
     (AAAI 2024): where a weight's importance to the forget set is more than `alpha` times that to
     all, it is multiplied by min(`dampening` * all / forget, 1). Of the retain set only importances
     are needed, which can be kept from training. Nothing is trained: the recipe's `batch_size`
-    counts, see `fisher`; `epochs` only has to be above 0. Logs `dampened`, the share of the weights
-    that were shrunk.
+    counts, see `fisher` (batches of both sets are of a size, since larger ones have smaller
+    gradients); `epochs` only has to be above 0. Logs `dampened`, the share of weights shrunk.
     """
     whole = torch.cat([run.forget_index, run.retain_index])
+    size = max(batch_sizes(len(run.forget_index), run.recipe.batch_size))
     for epoch in run.epochs():
         if epoch > 0:
             continue
-        known = fisher(run, run.order(whole, "all", epoch))
-        lost = fisher(run, run.order(run.forget_index, "forget", epoch))
+        known = fisher(run, run.order(whole, "all", epoch, size))
+        lost = fisher(run, run.order(run.forget_index, "forget", epoch, size))
         chosen = {name: lost[name] > alpha * known[name] for name in lost}
         with torch.no_grad():
             for name, parameter in trainable(run.model):
