@@ -10,7 +10,8 @@ from unlearnkit import models
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import make_split
 from unlearnkit.methods import get, unlearn
-from unlearnkit.training import Recipe, train
+from unlearnkit.training import Recipe, Run, train
+from unlearnkit.training import run as training
 
 pytest_plugins = ["helpers_study"]
 matplotlib.use("Agg")
@@ -20,7 +21,7 @@ torch.set_num_threads(1)
 MODELS = {"resnet50": {"width": 0.0625}, "small_vit": {"dim": 16, "heads": 2, "patch": 4}}
 RECIPE = {"lr": 0.02, "epochs": 2, "batch_size": 8, "crop": 1}
 OPTIONS = {"alpha": 0.5, "gamma": 1.0, "temperature": 2.0, "jitter": 0.01}
-OPTIONS |= {"forget_batch_size": 4, "msteps": 1}
+OPTIONS |= {"forget_batch_size": 4, "msteps": 1, "steps": 5, "overshoot": 1.0}
 
 
 def recipe(**changes) -> Recipe:
@@ -102,3 +103,42 @@ def forget_with(toy, split, original, build):
         )
 
     return go
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What runs do, in order: ("cut", index), ("loss", batch), ("step", loss), ("run", run)."""
+    seen = []
+
+    def spy(owner, name, what):
+        original = getattr(owner, name)
+
+        def spied(*arguments, **keywords):
+            seen.append(what(*arguments))
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, spied)
+
+    spy(training, "cut", lambda images, index: ("cut", index.tolist()))
+    spy(Run, "cross_entropy", lambda run, *batch: ("loss", batch))
+    spy(Run, "step", lambda run, loss: ("step", loss.item()))
+    spy(Run, "__post_init__", lambda run: ("run", run))
+    return seen
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """The (index, images, labels) of each batch that runs fetch."""
+    seen, batch = [], Run.batch
+
+    def spied(run, index, **how):
+        seen.append((index, *batch(run, index, **how)))
+        return seen[-1][1:]
+
+    monkeypatch.setattr(Run, "batch", spied)
+    return seen
+
+
+def of_kind(events, kind):
+    """Return what `events` noted of one kind, in order."""
+    return [value for what, value in events if what == kind]

@@ -180,7 +180,7 @@ def other(value):
 
 @pytest.mark.parametrize("method", ["original", *sorted(METHODS)])
 def test_every_hyperparameter_is_in_the_key(tmp_path, method):
-    profile = tiny_profile(tmp_path, methods=sorted(METHODS), architectures=["small_vit"])
+    profile = tiny_profile(tmp_path, methods=sorted(METHODS))
     data, cell, keys = replace(made_data(), flip=True), replace(ORIGINAL, method=method), set()
     first = method == "original"
     values = profile.recipe("small_vit") if first else profile.hyperparameters(method, "small_vit")

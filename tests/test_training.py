@@ -12,6 +12,7 @@ from conftest import differing, recipe
 from safetensors.torch import save
 from torch import nn
 
+from unlearnkit.methods import METHODS
 from unlearnkit.tensors import load_tensors, save_tensors
 from unlearnkit.training import OutOfTime, Run, TrainingDiverged, train
 from unlearnkit.training import run as training
@@ -196,6 +197,8 @@ RESUMED = [
     ("scrub", "small_vit", "killed", {"msteps": 3, **ADAMW}),
     ("retrain", "resnet50", "deadline", {}),
 ]
+NAMED = [name for name, *_ in RESUMED]
+RESUMED += [(n, "resnet50", "deadline", {}) for n in sorted(METHODS) if n not in NAMED]
 
 
 @pytest.mark.parametrize("name, architecture, how, changes", RESUMED)

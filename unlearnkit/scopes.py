@@ -84,7 +84,7 @@ def _group(model: nn.Module, scope: str) -> list[str]:
     """Return what one of `SCOPES` covers, in the fewest names."""
     if scope not in SCOPES:
         raise unknown("scope", scope, (*SCOPES, "modules:NAME,NAME", "several of these with +"))
-    units = _units(model)
+    units = depths(model)
     blocks = max(units.values(), default=0) - 1
     quarter = max(1, blocks // 4)
     bounds = quarter, max(quarter, blocks - quarter)  # the last units of the first two groups
@@ -101,7 +101,7 @@ def _group(model: nn.Module, scope: str) -> list[str]:
     return [name for name in names if not _inside(name, modules)] + modules
 
 
-def _units(model: nn.Module) -> dict[str, int]:
+def depths(model: nn.Module) -> dict[str, int]:
     """Map every parameter's name to its unit: 0 = stem, 1.. = blocks, the highest = head."""
     net = getattr(model, "net", model)
     prefix = "net." if net is not model else ""

@@ -46,6 +46,12 @@ class Method:
     function: Callable[..., None] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of the options, by name
     kinds: Mapping[str, Any] = field(default_factory=dict)  # their types
+    paper: str = ""  # where it was published
+    needs_retain: str = ""  # "yes", "no", or what of the retain set it needs
+    passes: str = ""  # over the data
+    published: str = ""  # the settings its authors used
+    needs_validation: bool = False  # whether it looks at the validation images
+    check: Callable[[nn.Module], None] | None = None  # `UserError` if a model cannot have it
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,13 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, title: str = "", color: str = "", order: int = 100, version: int = 1
+    name: str,
+    *,
+    title: str = "",
+    color: str = "",
+    order: int = 100,
+    version: int = 1,
+    **facts: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 
@@ -89,7 +101,8 @@ def method(
             kinds[o.name] = type(o.default) if o.annotation is o.empty else o.annotation
         check_values(defaults, kinds, f"defaults of method.{name}")
         shown = title or name.upper()
-        METHODS[name] = Method(name, shown, color, order, version, function, defaults, kinds)
+        options = function, defaults, kinds
+        METHODS[name] = Method(name, shown, color, order, version, *options, **facts)
         return function
 
     return register
@@ -135,19 +148,26 @@ def unlearn(
     draw, `scope` names the layers that may change (see `scope_modules`), and `fresh` builds an
     untrained model, for Retrain. A long run keeps its state in `state_file`, to go on from when cut
     off; once `time.time()` is past `deadline` it saves its state and raises `OutOfTime`. An unknown
-    method, scope or hyper-parameter or a loss that is not finite is a `UserError`.
+    method, scope or hyper-parameter, a model or split that the method is not defined for, or a loss
+    that is not finite is a `UserError`.
     """
+    chosen = get(name)
     recipe, options = parse_hyperparameters(hyperparameters, name)
     device = data.train_images.device
     with torch.random.fork_rng(), peak_memory(device) as peak:
         student = copy.deepcopy(original).to(device).requires_grad_(True)
         apply_scope(student, scope)
+        if chosen.check:
+            chosen.check(student)
+        if chosen.needs_validation and not len(split.validation):
+            raise UserError(f"method {name} needs validation images, and the split has none")
         frozen = copy.deepcopy(original).to(device).eval().requires_grad_(False)
         kept = {"original": frozen, "fresh": fresh, "state_file": state_file, "deadline": deadline}
-        kept |= {"forget_index": split.forget, "options": options}
+        kept |= {"forget_index": split.forget, "validation_index": split.validation}
+        kept |= {"options": options}
         shown = name if scope == "all" else f"{name} {scope}"
         run = Run(student, data, split.retain, recipe, seed, shown, **kept)
-        METHODS[name].function(run, **options)
+        chosen.function(run, **options)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = run.seconds

@@ -11,7 +11,17 @@ from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative
 
 
-@method("bs", title="BS", color="#009E73", order=3, version=2)
+@method(
+    "bs",
+    title="BS",
+    color="#009E73",
+    order=3,
+    version=2,
+    paper="Chen et al., CVPR 2023",
+    needs_retain="no",
+    passes="each epoch: forget",
+    published="SGD 1e-6 to 1e-5, 10 epochs",
+)
 def boundary_shrink(
     run: Run,
     *,

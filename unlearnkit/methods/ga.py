@@ -4,7 +4,16 @@ from unlearnkit.methods import method
 from unlearnkit.training import Run
 
 
-@method("ga", title="GA", color="#7A5C00", order=7)
+@method(
+    "ga",
+    title="GA",
+    color="#7A5C00",
+    order=7,
+    paper="Golatkar et al., CVPR 2020",
+    needs_retain="no",
+    passes="each epoch: forget",
+    published="SGD 1e-4, 5 epochs",
+)
 def gradient_ascent(run: Run) -> None:
     """Climb the cross-entropy on the forget set; nothing holds the retain set in place.
 

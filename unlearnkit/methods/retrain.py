@@ -7,7 +7,16 @@ from unlearnkit.scopes import in_scope
 from unlearnkit.training import Run
 
 
-@method("retrain", title="Retrain", color="#0072B2", order=1)
+@method(
+    "retrain",
+    title="Retrain",
+    color="#0072B2",
+    order=1,
+    paper="exact; EU-k: Goel et al. 2022",
+    needs_retain="yes",
+    passes="each epoch: retain",
+    published="the original's own recipe",
+)
 def retrain(run: Run) -> None:
     """Train a fresh model with the original's recipe on the retain set; no forget image is fetched.
 

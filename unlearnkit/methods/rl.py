@@ -13,7 +13,16 @@ Draws = Literal["batch", "epoch", "once"]
 Passes = Literal["in turn", "shuffled"]
 
 
-@method("rl", title="RL", color="#E69F00", order=4)
+@method(
+    "rl",
+    title="RL",
+    color="#E69F00",
+    order=4,
+    paper="Golatkar et al., CVPR 2020",
+    needs_retain="yes",
+    passes="each epoch: forget, then retain",
+    published="SGD 0.01 (swept 1e-3 to 0.1), 10 epochs",
+)
 def random_labels(
     run: Run,
     *,

@@ -1,5 +1,7 @@
 """SalUn: saliency unlearning, random labels on the weights that matter to the forget set."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,16 @@ from unlearnkit.training import Run
 from unlearnkit.training.recipe import Share
 
 
-@method("salun", title="SalUn", color="#CC79A7", order=6)
+@method(
+    "salun",
+    title="SalUn",
+    color="#CC79A7",
+    order=6,
+    paper="Fan et al., ICLR 2024",
+    needs_retain="yes",
+    passes="once: forget, for the mask; each epoch: forget, then retain",
+    published="SGD 5e-3 to 0.013, mask 0.5, 10 epochs",
+)
 def saliency_unlearning(
     run: Run,
     *,
@@ -40,19 +51,19 @@ def saliency_unlearning(
 
 def saliency(run: Run) -> dict[str, Tensor]:
     """Return |sum over the forget set of the loss gradient| of each parameter, in eval mode."""
-    run.model.eval()
-    parameters = dict(trainable(run.model))
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for index in run.forget_index.split(run.recipe.batch_size):
-        images, labels = run.batch(index, augment=False)
-        loss = F.cross_entropy(run.model(images), labels)
-        # A weight that the loss does not reach has gradient 0.
-        gradients = torch.autograd.grad(
-            loss, parameters.values(), allow_unused=True, materialize_grads=True
-        )
-        for name, gradient in zip(parameters, gradients, strict=True):
+    total = {name: torch.zeros_like(parameter) for name, parameter in trainable(run.model)}
+    for gradients in loss_gradients(run, run.forget_index.split(run.recipe.batch_size)):
+        for name, gradient in gradients.items():
             total[name] += gradient
     return {name: value.abs() for name, value in total.items()}
+
+
+def loss_gradients(run: Run, batches: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the mean cross-entropy's gradients for each batch of plain images, in eval mode."""
+    run.model.eval()
+    for index in batches:
+        images, labels = run.batch(index, augment=False)
+        yield run.gradients(F.cross_entropy(run.model(images), labels))
 
 
 def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from unlearnkit.study.store import Stage
 
 
 def cells_of(profile: Profile) -> list[Cell]:
-    """Return the cells of a profile, each once, originals first."""
+    """Return the cells of a profile, each once, originals first; none of an undefined method."""
     cells = []
     for architecture in profile["architectures"]:
         for number, entry in enumerate(profile["forget"]):
@@ -24,6 +24,7 @@ def cells_of(profile: Profile) -> list[Cell]:
                     for scope in entry["scopes"]
                     for method in profile["methods"]
                     if method in entry.get("methods", [method])
+                    and not profile.undefined(method, architecture)
                 ]
     return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm import is_model
+from timm import create_model, is_model
+from torch import nn
 
 from unlearnkit import methods, models
 from unlearnkit.errors import UserError, unknown
@@ -62,6 +63,18 @@ class Profile:
         defaults = {**asdict(Recipe()), **methods.get(method).defaults}
         return {**defaults, **shared, **for_all, **_of(own, architecture)}
 
+    def undefined(self, method: str, architecture: str) -> str:
+        """Return why the method is undefined for the network, "" where it is defined."""
+        check = methods.get(method).check
+        if check is None:
+            return ""
+        options = self.model_options(architecture)
+        try:
+            check(_skeleton(architecture, self["image_size"], **options))
+        except UserError as error:
+            return str(error)
+        return ""
+
     def with_values(self, **values: Any) -> "Profile":
         """Return this profile with some of its tables replaced."""
         return replace(self, values={**self.values, **values})
@@ -104,8 +117,9 @@ def load_profile(name: str | Path) -> Profile:
         profile = Profile(path.stem, path.resolve(), parse_settings(values))
         for architecture in profile["architectures"]:
             options = profile.model_options(architecture)
-            _check_network(architecture, profile["image_size"], **options)
+            _skeleton(architecture, profile["image_size"], **options)
             _check_recipes(profile, architecture)
+        _check_methods(profile)
         return profile
     except RecursionError:
         reason = "its tables or lists are nested too deeply"
@@ -151,15 +165,29 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 @cache
-def _check_network(architecture: str, image_size: int, **options: Any) -> None:
+def _skeleton(architecture: str, image_size: int, **options: Any) -> nn.Module:
     """Build the network without its memory: what cannot be built is refused before it is due."""
     if image_size == 0 and architecture not in Models.model_fields and is_model(architecture):
-        return  # one of timm's; the size is that of the data, which are not loaded yet
+        # One of timm's, in a size of its own: that of the data, not loaded yet, may be another.
+        with torch.device("meta"):
+            return create_model(architecture)
     convolutions = options.get("convolutions")  # these set the patch size, where there are any
     size = image_size or (2**convolutions if convolutions else options.get("patch", 32))
     spread = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     with torch.device("meta"):
-        models.build(architecture, num_classes=10, image_size=size, seed=0, **spread, **options)
+        return models.build(
+            architecture, num_classes=10, image_size=size, seed=0, **spread, **options
+        )
+
+
+def _check_methods(profile: Profile) -> None:
+    """Refuse a method that no network of the profile can have, or that lacks validation images."""
+    for method in profile["methods"]:
+        reasons = [profile.undefined(method, name) for name in profile["architectures"]]
+        if all(reasons):
+            raise UserError(reasons[0])
+        if methods.get(method).needs_validation and not profile["validation"]:
+            raise UserError(f"method {method} needs validation images; set validation above 0")
 
 
 def _check_recipes(profile: Profile, architecture: str) -> None:

@@ -70,7 +70,7 @@ def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
         (network, method): rates
         for network in profile["architectures"]
         for method, rates in sweep["rates"].get(network, {}).items()
-        if method in profile["methods"]
+        if method in profile["methods"] and not profile.undefined(method, network)
     }
     for network in dict.fromkeys(network for network, _ in tried):
         rate = profile.hyperparameters("retrain", network)["lr"]

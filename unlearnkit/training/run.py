@@ -48,11 +48,12 @@ class Run:
 
     model: nn.Module  # only what its scope leaves unfrozen is trained
     data: ImageData  # on the computing device
-    retain_index: Tensor  # int64 [N], on the CPU, into data.train_images; so is forget_index
+    retain_index: Tensor  # int64 [N], on the CPU, into data.train_images; so are the other two
     recipe: Recipe
     seed: int
     name: str
     forget_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    validation_index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     original: nn.Module | None = None  # what is unlearned, frozen and in evaluation mode
     fresh: Callable[[], nn.Module] | None = None  # builds an untrained model
     options: Mapping[str, Any] = field(default_factory=dict)  # the method's, beyond the recipe's
@@ -172,6 +173,16 @@ class Run:
     def cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch."""
         return F.cross_entropy(self.logits(images), labels)
+
+    def gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        """Return the gradient of each trained parameter by name; 0 where the loss does not reach.
+
+        No step is done, and no parameter's `grad` is touched.
+        """
+        self._stop_counting()
+        names, parameters = zip(*trainable(self.model), strict=True)
+        how = {"allow_unused": True, "materialize_grads": True}
+        return dict(zip(names, torch.autograd.grad(loss, parameters, **how), strict=True))
 
     def step(self, loss: Tensor) -> None:
         """Do one optimiser step down `loss` at the schedule's rate."""

@@ -1,0 +1,58 @@
+"""Bad Teacher: one competent teacher, one that knows nothing."""
+
+import torch
+from torch import Tensor
+
+from unlearnkit.errors import UserError
+from unlearnkit.methods import method
+from unlearnkit.methods.delete import divergence
+from unlearnkit.seeding import stream
+from unlearnkit.training import Run
+from unlearnkit.training.recipe import Share
+
+
+@method(
+    "bad_teacher",
+    title="Bad Teacher",
+    color="#DD77FF",
+    order=13,
+    paper="Chundawat et al., AAAI 2023",
+    needs_retain="30 %",
+    passes="each epoch: forget and 30 % of retain, shuffled together",
+    published="Adam 1e-4, 1-4 epochs",
+)
+def bad_teacher(run: Run, *, retain_share: Share = 0.3) -> None:
+    """Follow an untrained network on the forget set, the original on a part of the retain set.
+
+    Chundawat et al., *Can Bad Teaching Induce Forgetting?* (AAAI 2023): both sets are shuffled into
+    one, the loss is KL(teacher || student) at temperature 1, averaged over the images (the authors'
+    code divides by the number of classes as well). `retain_share` of the retain set is drawn at the
+    start. The untrained teacher is in training mode, which is ours: with BatchNorms that know of no
+    images yet, in evaluation mode, a deep ResNet is sure of one class for all. Logs nothing.
+    """
+    if run.fresh is None:
+        raise UserError("method bad_teacher needs `fresh`, which builds an untrained model")
+    bad = run.fresh().to(run.device).train()
+    kept = draw_retain(run, round(retain_share * len(run.retain_index)))
+    forgotten = marked(run)
+    for epoch in run.epochs():
+        for index in run.order(torch.cat([run.forget_index, kept]), "mixed", epoch):
+            images, _ = run.batch(index)
+            with torch.no_grad():
+                wrong = bad(images).float()
+            lost = forgotten[index].to(run.device)[:, None]
+            target = torch.where(lost, wrong, run.original_logits(images)).softmax(1)
+            run.step(divergence(target, run.logits(images)))
+
+
+def draw_retain(run: Run, count: int) -> Tensor:
+    """Return `count` of the retain set's indices, or all if it has fewer, drawn by the seed."""
+    generator = stream(run.seed, "part of retain")
+    return run.retain_index[torch.randperm(len(run.retain_index), generator=generator)[:count]]
+
+
+def marked(run: Run) -> Tensor:
+    """Return a bool for each training image: whether it is to be forgotten."""
+    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
+    forgotten[run.forget_index] = True
+    return forgotten

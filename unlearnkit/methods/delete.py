@@ -1,0 +1,35 @@
+"""DELETE: decoupled distillation to erase."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlearnkit.methods import method
+from unlearnkit.training import Run
+
+
+@method(
+    "delete",
+    title="DELETE",
+    color="#FF3366",
+    order=15,
+    paper="Zhou et al., CVPR 2025",
+    needs_retain="no",
+    passes="each epoch: forget",
+    published="SGD 1e-4 (ResNet-18), 5e-5 (ViT-S), 20 epochs, batches of 128",
+)
+def delete(run: Run) -> None:
+    """Teach each forget image what the original thinks of it, its own class left out.
+
+    Zhou et al., *Decoupled Distillation to Erase* (CVPR 2025): the target is the softmax of the
+    frozen original's logits, that of the true class at -1e10; the loss is KL(target || student).
+    Only the forget set is used. Logs nothing.
+    """
+    for epoch in run.epochs():
+        for images, labels in run.forget(epoch):
+            others = run.original_logits(images).scatter(1, labels[:, None], -1e10)
+            run.step(divergence(others.softmax(1), run.logits(images)))
+
+
+def divergence(target: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(target || softmax(logits)), both [B, C], averaged over the batch."""
+    return F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")

@@ -1,0 +1,65 @@
+"""SSD: selective synaptic dampening, without any training."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from unlearnkit.methods import method
+from unlearnkit.methods.salun import loss_gradients
+from unlearnkit.scopes import trainable
+from unlearnkit.training import Run
+from unlearnkit.training.batches import batch_sizes
+from unlearnkit.training.recipe import NotNegative, Positive
+
+
+@method(
+    "ssd",
+    title="SSD",
+    color="#770000",
+    order=14,
+    paper="Foster et al., AAAI 2024",
+    needs_retain="statistics",
+    passes="once: all for importances, forget for importances",
+    published="α 10, λ 1 (ResNet-18); α 5-10 (ViT)",
+)
+def selective_synaptic_dampening(
+    run: Run, *, alpha: Positive = 10.0, dampening: NotNegative = 1.0
+) -> None:
+    """Shrink the weights that matter much more to the forget set than to all training images.
+
+    Foster et al., *Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening*
+    (AAAI 2024): where a weight's importance to the forget set is more than `alpha` times that to
+    all, it is multiplied by min(`dampening` * all / forget, 1). Of the retain set only importances
+    are needed, which can be kept from training. Nothing is trained: the recipe's `batch_size`
+    counts, see `fisher` (batches of both sets are of a size, since larger ones have smaller
+    gradients); `epochs` only has to be above 0. Logs `dampened`, the share of weights shrunk.
+    """
+    whole = torch.cat([run.forget_index, run.retain_index])
+    size = max(batch_sizes(len(run.forget_index), run.recipe.batch_size))
+    for epoch in run.epochs():
+        if epoch > 0:
+            continue
+        known = fisher(run, run.order(whole, "all", epoch, size))
+        lost = fisher(run, run.order(run.forget_index, "forget", epoch, size))
+        chosen = {name: lost[name] > alpha * known[name] for name in lost}
+        with torch.no_grad():
+            for name, parameter in trainable(run.model):
+                factor = (dampening * known[name] / lost[name]).clamp(max=1)
+                parameter.copy_(torch.where(chosen[name], factor * parameter, parameter))
+        shrunk = torch.cat([mask.flatten() for mask in chosen.values()])
+        run.log["dampened"] = shrunk.double().mean().item()
+
+
+def fisher(run: Run, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return each weight's diagonal Fisher information, of the trained parameters by name.
+
+    That is the mean over `batches` of the squared gradient of the batch's loss, as in the authors'
+    code: with batches of one image it is the diagonal of the empirical Fisher matrix.
+    """
+    total: dict[str, Tensor] = {}
+    for count, gradients in enumerate(loss_gradients(run, batches), 1):
+        for name, gradient in gradients.items():
+            mean = total.setdefault(name, torch.zeros_like(gradient))
+            mean += (gradient.square() - mean) / count
+    return total
