@@ -51,6 +51,15 @@ def parser() -> argparse.ArgumentParser:
     told = "write the stored models as folders that timm and the Hugging Face hub know"
     export = commands.add_parser("export", parents=[study], help=told)
     export.add_argument("--to", required=True, metavar="FOLDER", help="with a folder for each")
+    audit = commands.add_parser("audit", help="measure a model made elsewhere, and write its card")
+    told = "a folder with config.json and model.safetensors, hf:owner/name, or module:function"
+    audit.add_argument("model", help=told)
+    audit.add_argument("--dataset", required=True, help="e.g. cifar10, folder:PATH or hf:NAME")
+    audit.add_argument("--against", metavar="MODEL", help="a retrained model, for the excess")
+    audit.add_argument("--forget", metavar="FILE", help="positions of training images, one a line")
+    audit.add_argument("--size", type=int, help="of the images, in pixels; default: the model's")
+    audit.add_argument("--attacked", type=int, default=100, help="how many images are attacked")
+    audit.add_argument("--to", default="audit", metavar="FOLDER", help="where the card is written")
     commands.add_parser("readme", help="fill README.md and docs/ from the committed results")
     prune = commands.add_parser("prune", help="show what the store holds and no study needs")
     prune.add_argument("--yes", action="store_true", help="delete it")
@@ -67,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be more than 0")
         options.deadline = options.minutes and time.time() + 60 * options.minutes
-        functions = (compute, sweep, report, export, readme, prune)
+        functions = (compute, sweep, report, export, audit, readme, prune)
         known = {function.__name__: function for function in functions}
         status = known.get(options.command, compute)(options)
     except UserError as error:
@@ -261,6 +270,16 @@ def export(options: argparse.Namespace) -> int:
     names = ", ".join(map(str, lacking[:5]))
     _complain(f"the store lacks {names}{more}; `{shlex.join(command)}` computes them")
     return 1
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Measure a model made elsewhere, print its card, and write it."""
+    from unlearnkit.api.audit import audit as measured
+
+    how = {name: getattr(options, name) for name in ("against", "forget", "size", "attacked")}
+    print(measured(options.model, options.dataset, Path(options.to), **how))
+    print(f"Card: {Path(options.to) / 'audit.html'}")
+    return 0
 
 
 def readme(options: argparse.Namespace) -> int:

@@ -41,8 +41,12 @@ class Classifier(nn.Module):
     """A network with the input normalisation inside.
 
     `architecture` is the name it was built by; scopes and layer names speak of the network's
-    children as `net.<child>`. `mean` and `std` have a value for each of the three channels.
+    children as `net.<child>`. `mean` and `std` have a value for each of the three channels. What a
+    folder says of them: the side of its images in pixels, and the names of its classes.
     """
+
+    image_size: int | None = None
+    classes: tuple[str, ...] = ()
 
     def __init__(
         self, architecture: str, net: nn.Module, mean: Sequence[float], std: Sequence[float]
@@ -164,7 +168,10 @@ def load_folder(folder: Path | str) -> Classifier:
             _check_output(net, told["num_classes"], *told["input_size"][1:])
         name = f"{told['architecture']}.{told.get('tag', 'untagged')}"
         own = {theirs: ours for ours, theirs in OWN.items()}.get(told["architecture"])
-        return Classifier(own or name, net, told["mean"], told["std"]).eval()
+        model = Classifier(own or name, net, told["mean"], told["std"])
+        model.image_size = told["input_size"][-1]
+        model.classes = tuple(told.get("label_names") or ())
+        return model.eval()
     except Exception as error:
         why = f"{one_line(error)[:200]}; expected a classifier of three channels that timm can load"
         raise UserError(f"the model in {folder} cannot be used: {why}") from error

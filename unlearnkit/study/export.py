@@ -5,9 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
+import pandas as pd
 import torch
 
 from unlearnkit.attacks import get_attack
+from unlearnkit.cards import table
 from unlearnkit.fairness import fairness_gap
 from unlearnkit.files import write_atomic
 from unlearnkit.measures import MEASURES
@@ -61,14 +63,8 @@ import timm
 model = timm.create_model("local-dir:{name}", pretrained=True)
 ```
 
-It takes images in [0, 1] that are normalised by the mean and std of `config.json`. With the
-normalisation inside, as unlearnkit measures and unlearns it:
-
-```python
-from unlearnkit.models import load_folder
-
-model = load_folder("{name}")
-```
+It takes images in [0, 1] that are normalised by the mean and std of `config.json`. The model that
+unlearnkit measures, with the normalisation inside, is `unlearnkit.models.load_folder("{name}")`.
 """
 
 
@@ -102,6 +98,8 @@ def model_card(lab: Lab, cells: list[Cell]) -> str:
     asked = f"`{cell.forget}`, {len(lab.split(cell.forget, cell.seed).forget)} images"
     if original := cell.method == "original":
         asked = "none: it is what unlearning starts from"
+    values = {f"forget set `{each.forget}`": _measured(lab, each) for each in cells}
+    measured = pd.DataFrame({name: pd.Series(row) for name, row in values.items()})
     return CARD.format(
         name=cell.name,
         cell=cell,
@@ -113,7 +111,7 @@ def model_card(lab: Lab, cells: list[Cell]) -> str:
         classes=lab.data.num_classes,
         profile=lab.profile.name,
         key=lab.model_stage(cell).key,
-        table=_table({cell.forget: _measured(lab, cell) for cell in cells}),
+        table=table(measured.rename_axis("measure").reset_index()),
         also="import unlearnkit.models  # tells timm of this network\n"
         * (cell.architecture in OWN),
     )
@@ -142,13 +140,3 @@ def _measured(lab: Lab, cell: Cell) -> dict[str, float]:
                     share = 100 * sum(right) / sum(counts["n"])
                     row[f"accuracy under {title}, ε = {epsilon:g} (%)"] = share
     return row
-
-
-def _table(columns: dict[str, dict[str, float]]) -> str:
-    """Return forget set -> name -> value as Markdown, a column for each forget set."""
-    names = dict.fromkeys(name for values in columns.values() for name in values)
-    rows = [[name, *(values.get(name) for values in columns.values())] for name in names]
-    rows = [[name, *("–" if v is None else f"{v:.4g}" for v in values)] for name, *values in rows]
-    head = [["measure", *(f"forget set `{forget}`" for forget in columns)]]
-    head += [[":---", *("---:" for _ in columns)]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in head + rows)
