@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 MODULES = ["data", "models", "scopes", "training", "methods", "attacks", "metrics", "measures"]
 MODULES += ["fairness", "distance", "cost", "study", "report", "report.claims", "report.findings"]
-MODULES += ["report.figures"]
+MODULES += ["report.figures", "api", "api.audit"]
 TYPES = {bool: "true or false", int: "whole number", float: "number"}
 LIMITS = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
 

@@ -41,7 +41,8 @@ def test_the_wings_know_each_other_one_way_without_a_circle_or_a_tower():
 
 def test_reading_results_loads_no_torch_and_only_figures_load_what_draws():
     names = sorted(f"unlearnkit.report.{path.stem}" for path in (PACKAGE / "report").glob("*.py"))
-    code = "".join(f"import sys, {name}\nprint(*sys.modules)\n" for name in (*names, DRAWING))
+    names = ("unlearnkit", *names, DRAWING)
+    code = "".join(f"import sys, {name}\nprint(*sys.modules)\n" for name in names)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *_, read, drawn = (set(line.split()) for line in done.stdout.splitlines())
     assert DRAWING in drawn

@@ -47,7 +47,8 @@ def test_lock_is_exact_versions_from_the_registry():
 
 
 def test_direct_dependencies_are_pinned_within_their_bounds():
-    extras = PROJECT["optional-dependencies"].values()
+    left_out = {"hub"}  # the set-up installs none of it: only data sets named hf: need it
+    extras = (r for name, r in PROJECT["optional-dependencies"].items() if name not in left_out)
     for requirement in map(Requirement, itertools.chain(PROJECT["dependencies"], *extras)):
         assert requirement.specifier.contains(_pins()[canonicalize_name(requirement.name)])
 

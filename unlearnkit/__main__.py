@@ -26,9 +26,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m unlearnkit", description=__doc__)
     top.set_defaults(workers=None, minutes=None)  # also where a command has no such option
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    work = argparse.ArgumentParser(add_help=False)
-    work.add_argument("--profile", default="quick", help="name, or path of a .toml file")
-    work.add_argument("--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's")
+    study = argparse.ArgumentParser(add_help=False)
+    study.add_argument("--profile", default="quick", help="name, or path of a .toml file")
+    study.add_argument("--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's")
+    work = argparse.ArgumentParser(add_help=False, parents=[study])
     work.add_argument("--workers", type=int, help="cells computed at a time")
     work.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
     work.add_argument("--minutes", type=float, help="stop cleanly before so many are over")
@@ -47,6 +48,18 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
     report.add_argument("--profile", help="default: every committed study")
     report.add_argument("--dataset", help="default: the profile's")
+    told = "write the stored models as folders that timm and the Hugging Face hub know"
+    export = commands.add_parser("export", parents=[study], help=told)
+    export.add_argument("--to", required=True, metavar="FOLDER", help="with a folder for each")
+    audit = commands.add_parser("audit", help="measure a model made elsewhere, and write its card")
+    told = "a folder with config.json and model.safetensors, hf:owner/name, or module:function"
+    audit.add_argument("model", help=told)
+    audit.add_argument("--dataset", required=True, help="e.g. cifar10, folder:PATH or hf:NAME")
+    audit.add_argument("--against", metavar="MODEL", help="a retrained model, for the excess")
+    audit.add_argument("--forget", metavar="FILE", help="positions of training images, one a line")
+    audit.add_argument("--size", type=int, help="of the images, in pixels; default: the model's")
+    audit.add_argument("--attacked", type=int, default=100, help="how many images are attacked")
+    audit.add_argument("--to", default="audit", metavar="FOLDER", help="where the card is written")
     commands.add_parser("readme", help="fill README.md and docs/ from the committed results")
     prune = commands.add_parser("prune", help="show what the store holds and no study needs")
     prune.add_argument("--yes", action="store_true", help="delete it")
@@ -63,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be more than 0")
         options.deadline = options.minutes and time.time() + 60 * options.minutes
-        functions = (compute, sweep, report, readme, prune)
+        functions = (compute, sweep, report, export, audit, readme, prune)
         known = {function.__name__: function for function in functions}
         status = known.get(options.command, compute)(options)
     except UserError as error:
@@ -238,6 +251,34 @@ def report(options: argparse.Namespace) -> int:
         _say(f"Drawing from {study.folder} ({study.stamp})")
         publish_all(study, lambda line: _say(f"  {line}"))
         print(f"Tables and figures: {study.output}")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a study's finished models to a folder; name those that the store lacks."""
+    from unlearnkit.study import load_profile, run
+    from unlearnkit.study.export import export as write
+
+    lab = run.open_lab(load_profile(options.profile), options.dataset, device="cpu")
+    written, lacking = write(lab, Path(options.to))
+    print(f"Exported: {written} models to {options.to}")
+    if not lacking:
+        return 0
+    command = ["python", "-m", "unlearnkit", "compute", "--profile", options.profile]
+    command += ["--dataset", options.dataset] if options.dataset else []
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    names = ", ".join(map(str, lacking[:5]))
+    _complain(f"the store lacks {names}{more}; `{shlex.join(command)}` computes them")
+    return 1
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Measure a model made elsewhere, print its card, and write it."""
+    from unlearnkit.api.audit import audit as measured
+
+    how = {name: getattr(options, name) for name in ("against", "forget", "size", "attacked")}
+    print(measured(options.model, options.dataset, Path(options.to), **how))
+    print(f"Card: {Path(options.to) / 'audit.html'}")
     return 0
 
 

@@ -26,7 +26,7 @@ def minimal_distances(
     with torch.inference_mode(False), torch.enable_grad():
         victim = frozen(model)
         target = PyTorchModel(victim, bounds=(0, 1), device=device)
-        for part in right.nonzero()[:, 0].split(batch_size):
+        for part in right.nonzero()[:, 0].split(batch_size) if right.any() else ():
             clean = to_float(images[part.to(images.device)], device).clone()
             truth = labels[part.to(labels.device)].to(device, torch.int64)
             best = LInfFMNAttack(steps=steps).run(target, clean, Misclassification(truth))

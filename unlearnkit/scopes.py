@@ -103,8 +103,8 @@ def _group(model: nn.Module, scope: str) -> list[str]:
 
 def depths(model: nn.Module) -> dict[str, int]:
     """Map every parameter's name to its unit: 0 = stem, 1.. = blocks, the highest = head."""
-    net = getattr(model, "net", model)
-    prefix = "net." if net is not model else ""
+    inside = all(name.startswith("net.") for name, _ in model.named_parameters())
+    net, prefix = (model.net, "net.") if inside else (model, "")
     units: dict[str, int] = {}
     if hasattr(net, "group_matcher"):
         units = group_parameters(net, net.group_matcher(coarse=True), reverse=True)

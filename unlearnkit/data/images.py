@@ -165,6 +165,12 @@ def decoded(paths: Sequence[str], index: Tensor, size: int) -> Tensor:
     return torch.from_numpy(out)
 
 
+def drawn(pictures: Sequence[Image.Image], index: Tensor, size: int) -> Tensor:
+    """Return Pillow's images of any mode at the positions of `index`: uint8 [N, 3, size, size]."""
+    squares = np.stack([_fitted(_as_rgb(pictures[i]), size) for i in index.tolist()])
+    return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
+
+
 def _read(path: str, size: int) -> np.ndarray:
     """Return one image file as uint8 [S, S, 3]."""
     if not os.path.isfile(path):

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unlearnkit.data.images import ImageData, checked, decoded, resized
+from unlearnkit.data.images import ImageData, checked, decoded, drawn, resized
 from unlearnkit.data.splits import stratified
 from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.files import source_folder
@@ -50,10 +50,10 @@ def dataset(name: str, flip: bool = True, size: int | None = None) -> Callable:
 
 
 def find(name: str) -> Path | None:
-    """Return the folder of 'folder:PATH', None for one of `DATASETS`; `UserError` if neither."""
+    """Return the folder of 'folder:PATH', None for another known name; `UserError` if unknown."""
     folder = source_folder(name)
-    if folder is None and name not in DATASETS:
-        raise unknown("dataset", name, [*DATASETS, "folder:PATH"])
+    if folder is None and name not in DATASETS and not name.startswith("hf:"):
+        raise unknown("dataset", name, [*DATASETS, "folder:PATH", "hf:owner/name"])
     if folder and not folder.is_dir():
         raise UserError(f"no folder {folder}; {_LAYOUT}")
     return folder
@@ -70,9 +70,10 @@ def load(
     """Load a data set by name.
 
     `name` is one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
-    PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set). `size` is the side
-    in pixels to resize every image to (square, antialiased bilinear); None keeps the images' own
-    size, 16 for digits, 32 for fashion-mnist and folders. `train_images` and `test_images` are the
+    PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set), or 'hf:NAME' of
+    the Hugging Face hub, by the package datasets. `size` is the side in pixels to resize every
+    image to (square, antialiased bilinear); None keeps the images' own size, 16 for digits, 32 for
+    fashion-mnist, folders and the hub. `train_images` and `test_images` are the
     most to take, stratified, by a fixed seed; a folder's others are not read. `root` is where
     downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit. `UserError` on whatever
     makes no data set of two or more classes, each in train and test.
@@ -84,6 +85,9 @@ def load(
     if folder := find(str(name)):
         title, flip, size, fetch = f"folder:{folder.name}", True, size or 32, decoded
         *halves, classes = _from_folder(folder)
+    elif str(name).startswith("hf:"):
+        title, flip, size, fetch = name, True, size or 32, drawn
+        *halves, classes = _from_hub(name.removeprefix("hf:"))
     else:
         function, flip, own = DATASETS[name]
         title, size, fetch = name, size or own, resized
@@ -161,6 +165,31 @@ def _from_folder(path: Path) -> tuple:
         test = _for_testing(labels)
         halves = [(list(compress(files, mask)), labels[mask]) for mask in (~test, test)]
     return *halves, classes
+
+
+def _from_hub(name: str) -> tuple:
+    """Return (pictures, labels) of train and test, and the classes, of a data set of the hub."""
+    try:
+        from datasets import ClassLabel, Image, load_dataset
+    except ImportError:
+        raise UserError("hf: needs the package datasets; pip install 'unlearnkit[hub]'") from None
+    try:
+        found = load_dataset(name)
+    except Exception as error:  # of the network, of the hub, of a name that is none
+        raise UserError(f"cannot get dataset hf:{name} ({one_line(error)[:200]})") from error
+    columns = found["train"].features if "train" in found else {}
+    images, labels = (
+        next((c for c, kind in columns.items() if isinstance(kind, wanted)), None)
+        for wanted in (Image, ClassLabel)
+    )
+    test = next((half for half in ("test", "validation", "valid") if half in found), None)
+    if not (images and labels and test):
+        has = f"halves {', '.join(found)} with columns {', '.join(columns) or '–'}"
+        wanted = "train and test or validation, with a column of images and one of class labels"
+        raise UserError(f"dataset hf:{name} has {has}; expected {wanted}")
+    halves = [found[half] for half in ("train", test)]
+    pairs = [(half[images], torch.tensor(list(half[labels]))) for half in halves]
+    return *pairs, tuple(columns[labels].names)
 
 
 def write_folder(data: ImageData, folder: Path | str) -> Path:

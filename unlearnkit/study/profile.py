@@ -18,6 +18,7 @@ from torch import nn
 from unlearnkit import methods, models
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name
+from unlearnkit.plugins import load_plugins
 from unlearnkit.study.settings import Models, parse_settings
 from unlearnkit.training import Recipe, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS
@@ -103,9 +104,10 @@ def load_profile(name: str | Path) -> Profile:
     """Read and check a profile: one of `profile_names()`, or the path of a TOML file.
 
     With `extends = "NAME or path"` it takes over another profile: tables are merged key by key,
-    lists replaced whole. The modules named under `modules` are imported before the rest is checked.
-    A `UserError` names what is not allowed: name, TOML, key, value or network.
+    lists replaced whole. Plug-ins, and the modules named under `modules`, are imported before the
+    rest is checked. A `UserError` names what is not allowed: name, TOML, key, value or network.
     """
+    load_plugins()
     path = _find(name, Path())
     try:
         if not re.fullmatch(r"\w[\w.+@ -]*", path.stem):
