@@ -128,8 +128,8 @@ def _verdicts(s: Study) -> str:
     words = (
         f"What each claim rests on, on {_where(s)}. Each cell has the mean, its 95 % interval over "
         "seeds, and the verdict. A claim is supported where all its rows are. All measures, and "
-        f"what would change a verdict, are in `figures/{s.name}/table5_verdicts.csv`. Notebooks 05 "
-        "and 06 have the rules, and say which of them are weak."
+        f"what each interval excludes, are in `figures/{s.name}/table5_verdicts.csv`. Notebooks 05 "
+        "and 06 have the rules, which were written before the results they judge."
     )
     return (
         f"These are the claims, in our words.\n\n{claims}\n\n{wrapped(words)}\n\n{markdown(grid)}"
