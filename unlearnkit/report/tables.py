@@ -27,7 +27,7 @@ LONG_TABLE = 45  # one row more and a LaTeX table no longer fits a page
 LONG_TEXT = 40  # longer text gets a column that breaks it into lines
 MATH = r"\pm \rightarrow \downarrow \uparrow \varepsilon \rho \sigma \times \leq \geq - \infty < >"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {character: f"\\{character}" for character in "{}&%$#_"} | {"–": "--"}
+LATEX |= {character: f"\\{character}" for character in "{}&%$#_"} | {"–": "--", "ℓ": r"$\ell$"}
 LATEX |= {sign: f"${word}$" for sign, word in zip("±→↓↑ερσ×≤≥−∞<>", MATH.split(), strict=True)}
 
 
