@@ -13,7 +13,6 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -61,25 +60,18 @@ def notebook(text: str) -> str:
 def described(method: Method) -> str:
     """Return a method's section of the page of methods."""
     path = Path(inspect.getsourcefile(method.function)).relative_to(ROOT).as_posix()
-    need = "It needs" if needs_retain(method.function) else "It does not need"
     full = inspect.getmodule(method.function).__doc__.partition("\n\n")[0].strip()
-    start = f"{full} It is called `{method.name}` in a profile. {need} the retain set."
-    parts = [f"## {method.title}", start, inspect.getdoc(method.function)]
+    start = f"{full} It is called `{method.name}` in a profile."
+    facts = {"Paper": method.paper, "Needs the retain set": method.needs_retain}
+    facts |= {"Passes over the data": method.passes, "Published settings": method.published}
+    lines = "\n".join(f"* {name}: {fact}" for name, fact in facts.items() if fact)
+    parts = [f"## {method.title}", start, lines, inspect.getdoc(method.function)]
     rows = [
         f"| `{o}` | {code(method.defaults[o])} | {values(k)} |" for o, k in method.kinds.items()
     ]
     if rows:
         parts.append("\n".join(["| Option | Default | Values |", "|---|---|---|", *rows]))
     return "\n\n".join([*parts, f"[Source code]({REPOSITORY}/blob/main/{path})"])
-
-
-def needs_retain(function: Callable) -> bool:
-    """Say whether a method, or a function of another method that it calls, uses the retain set."""
-    names = function.__code__.co_names
-    called = [function.__globals__.get(name) for name in names]
-    return any(name.startswith("retain") for name in names) or any(
-        needs_retain(f) for f in called if inspect.isfunction(f) and "methods" in f.__module__
-    )
 
 
 def code(value: object) -> str:

@@ -52,8 +52,8 @@ def test_the_site_is_whole_and_needs_no_other_host(site):
     )
     for one in METHODS.values():
         if one.function.__module__.startswith("unlearnkit."):
-            need = "does not need" if one.name in ("bs", "ga") else "needs"
-            assert f"called {one.name} in a profile. It {need} the retain set." in methods
+            assert f"called {one.name} in a profile." in methods and one.paper in methods
+            assert f"Needs the retain set: {one.needs_retain}" in methods
     assert "mask_fraction 0.5 number of at least 0 and at most 1" in methods
     assert "unlearnkit.fairness.class_sigma" in names[site / "api.html"]
     assert "C3" in front and "main caveat" in front
