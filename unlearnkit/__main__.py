@@ -126,6 +126,7 @@ def compute(options: argparse.Namespace) -> int:
     from unlearnkit.study.compute import default_workers
     from unlearnkit.study.intervene import bench_of
     from unlearnkit.study.plan import cells_of, make_plan
+    from unlearnkit.study.reproduction import compare_and_accept
 
     chosen = choose(options.notebooks) if options.command == "run" else None
     profile = load_profile(options.profile)
@@ -164,33 +165,13 @@ def compute(options: argparse.Namespace) -> int:
     if options.accept and outcome.failed:
         _complain("not accepted: some cells failed")
     # Before what is committed is redrawn: it may be replaced.
-    lines = _compare(own, committed, options.accept and not outcome.failed)
+    lines = compare_and_accept(own, committed, options.accept and not outcome.failed)
     whole = not (outcome.failed or outcome.stopped)
     late = _execute(chosen, options, profile.path, name) if whole and chosen is not None else []
     for line in late:
         _complain(line)
     print(*lines, f"Results: {own}", sep="\n")
     return 1 if outcome.failed or late else 0
-
-
-def _compare(own: Path, committed: Path, accept: bool) -> list[str]:
-    """Return how this machine's results compare with the committed ones; replace them if asked."""
-    from unlearnkit.study.reproduction import reproduction
-
-    ours, lines, held = results.read(own), [], 0
-    if (committed / "study.json").exists():
-        theirs = results.read(committed)
-        held = len(theirs.records)
-        lines.append(reproduction(ours, theirs))
-    elif not accept:
-        lines.append(f"Reproduction: no committed results in {committed} to compare with")
-    if accept and len(ours.records) < max(1, held):
-        number = f"{len(ours.records)} of {ours.study['cells']} models so far"
-        raise UserError(f"not accepted: {number}, and {committed} holds {held}")
-    if accept:
-        results.write(ours, committed)
-        lines.append(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
-    return lines
 
 
 def _committed() -> list[Path]:

@@ -270,7 +270,8 @@ def _c5(s: Study, attack: str) -> Iterator[tuple]:
     start = table[table["method"] == "original"].set_index(["architecture", "forget", "seed"])
     whole = table[table["scope"] == "all"].merge(marks(s), how="left", on=ID)
     pairs = table[(table["scope"] != "all") & table["method"].isin(STUDY_METHODS)]
-    pairs = pairs.merge(whole[[*MODEL, *_NEEDED, "mark"]], on=MODEL, suffixes=("", "_all"))
+    needed = ["average_gap", "kept", "gap_mean", "seconds", "training_memory", "mark"]
+    pairs = pairs.merge(whole[[*MODEL, *needed]], on=MODEL, suffixes=("", "_all"))
     far = pairs.join(start["average_gap"].rename("start"), on=start.index.names)["start"]
     pairs["share"] = (far - pairs["average_gap"]) / (far - pairs["average_gap_all"])
     pairs["kept"] -= pairs["kept_all"]
@@ -288,6 +289,3 @@ def _c5(s: Study, attack: str) -> Iterator[tuple]:
                 said = f"{title}: {text.format(attack=s.title(attack))}{words}"
                 if len(values):
                     yield "C5", key, name, said, unit, (values, *rule)
-
-
-_NEEDED = ["average_gap", "kept", "gap_mean", "seconds", "training_memory"]

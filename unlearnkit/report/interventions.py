@@ -7,7 +7,7 @@ from unlearnkit.report.stats import MISSING, interval, mean_std
 from unlearnkit.report.study import Study
 
 # What is shown as a change in %, and what as a difference in percentage points
-RATIOS = {"gap": "Gap (%)", "relative_gap": "Relative gap (%)"}
+RATIOS = {"gap": "Gap (%)", "relative": "Relative gap (%)"}
 POINTS = {"RA": "RA (points)", "TA": "TA (points)", "clean": "Clean (points)"}
 POINTS["robust"] = "Robust (points)"
 COLUMNS = ["Architecture", "Start", "Intervention", "Against", *RATIOS.values(), *POINTS.values()]
@@ -59,9 +59,7 @@ def interventions(s: Study) -> pd.DataFrame:
 def _numbers(s: Study) -> pd.DataFrame:
     """Return one row for each model: its numbers, and ``image 0``, ...: its distances."""
     keys = [*MODEL, "seed"]
-    sigma = s.rows("sigma", reading="std").groupby([*keys, "layer_index"])["sigma"]
-    gap = sigma.max() - sigma.min()
-    table = pd.DataFrame({"gap": gap, "relative_gap": gap / sigma.mean()}).groupby(keys).mean()
+    table = s.rows("gap", reading="std").groupby(keys)[list(RATIOS)].mean()
     robust = s.rows("robust", attack=s.attack, **ATTACKED).set_index(keys)
     table["clean"] = robust["accuracy"][robust["epsilon"] == 0]
     table["robust"] = robust["accuracy"][robust["epsilon"] > 0].groupby(keys).mean()

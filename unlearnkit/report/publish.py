@@ -24,11 +24,6 @@ def _figure(name: str, **options: Any) -> Callable[..., Any]:
     return draw
 
 
-def _verdicts(s: Study, **options: Any) -> Any:
-    key_rows = claims.table5(s).query("Key == 'yes'")
-    return _figure("forest", table=key_rows, **options)(s)
-
-
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "table1_models": tables.table1,
     "table2_unlearning": tables.table2,
@@ -47,7 +42,7 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "fig2_robustness": _figure("robustness"),
     "fig3_conjectures": _figure("conjectures"),
     "fig4_layerwise": _figure("layerwise"),
-    "fig5_verdicts": _verdicts,
+    "fig5_verdicts": _figure("forest"),
     "fig6_sigma": _figure("sigma_by_class"),
     "fig7_tradeoff": _figure("tradeoff"),
 }

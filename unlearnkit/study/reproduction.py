@@ -1,10 +1,13 @@
 """Do two sets of results agree? Cell by cell: identical, within tolerance, different."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from unlearnkit import results
+from unlearnkit.errors import UserError
 from unlearnkit.results import Results
 
 ACCURACIES = ("quality", "robustness", "transfer")
@@ -98,3 +101,21 @@ def reproduction(ours: Results, committed: Results) -> str:
     if len(different) > 10:
         lines.append(f"  ... and {len(different) - 10} more")
     return "\n".join(lines)
+
+
+def compare_and_accept(own: Path, committed: Path, accept: bool) -> list[str]:
+    """Return how this machine's results compare with the committed ones; replace them if asked."""
+    ours, lines, held = results.read(own), [], 0
+    if (committed / "study.json").exists():
+        theirs = results.read(committed)
+        held = len(theirs.records)
+        lines.append(reproduction(ours, theirs))
+    elif not accept:
+        lines.append(f"Reproduction: no committed results in {committed} to compare with")
+    if accept and len(ours.records) < max(1, held):
+        number = f"{len(ours.records)} of {ours.study['cells']} models so far"
+        raise UserError(f"not accepted: {number}, and {committed} holds {held}")
+    if accept:
+        results.write(ours, committed)
+        lines.append(f"Accepted: these results ({len(ours.records)} models) are now in {committed}")
+    return lines

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from unlearnkit.report.claims import table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.study import NothingToDraw, Study
@@ -23,13 +24,15 @@ TEXT = 2.15  # inches for the words on what was measured, beside the panels
 
 
 @style.drawing
-def forest(s: Study, table: pd.DataFrame) -> KitFigure:
+def forest(s: Study, table: pd.DataFrame | None = None) -> KitFigure:
     """Draw statistics with their intervals against the bounds they are judged by.
 
     `table` has the columns Claim, Architecture, Measured, Unit, Value, Low, High, Bound and
-    Verdict, a row for each statistic, as `claims.table5`. A panel for each
+    Verdict, a row for each statistic; by default the key rows of `claims.table5`. A panel for each
     unit, in the table's order; what has no Value is left out. Data: `table`.
     """
+    if table is None:
+        table = table5(s).query("Key == 'yes'")
     data = table.dropna(subset=["Value"])
     if data.empty:
         raise NothingToDraw("no statistic to judge")
