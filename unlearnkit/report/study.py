@@ -1,5 +1,6 @@
 """A study as tidy data frames: what every table and figure is drawn from."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -163,6 +164,14 @@ class Study:
             },
             **({INTERVENTIONS: by_hand.provenance["cells"]} if by_hand else {}),
         }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all results, those of the interventions included."""
+        found = self.results
+        told = [found.study, found.machine, [(str(r.cell), r.stages) for r in found.records]]
+        told += [self.interventions.digest] if self.interventions else []
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def splits(self) -> pd.DataFrame:
