@@ -76,7 +76,7 @@ def test_read_lane(path, tmp_path):
     if path.stem == "07_new_dataset":
         short = tmp_path / "short.toml"
         short.write_text(SHORT)
-        code = path.read_text().replace(r'settings = \"starter\"', rf'settings = \"{short}\"')
+        code = path.read_text().replace(r"settings = \"starter\"", rf"settings = \"{short}\"")
         path = tmp_path / path.name
         path.write_text(code)
         assert str(short) in code
