@@ -175,6 +175,15 @@ def test_over_seeds_by_hand():
     assert table.loc[1, "n"] == 1 and np.isnan(table.loc[1, "std"])
 
 
+def test_a_frame_is_made_once_for_its_options_and_copied():
+    s = invented(few())
+    first = summaries(s, attack="pgd")
+    expected, first["drop"] = first.copy(), 0.0
+    pd.testing.assert_frame_equal(summaries(s, attack="pgd"), expected)
+    assert len(s.made) == 1 and summaries(s, attack="pgd", epsilon=8 / 255)["drop"].max() > 0
+    assert len(s.made) == 2
+
+
 @pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
 def test_forget_sets_keep_the_order_of_the_study(forgets):
     s = invented(few(forgets=forgets, seeds=(0,)))
