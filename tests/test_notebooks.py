@@ -17,9 +17,11 @@ PARAMETERS = {"profile", "dataset", "recompute"}
 LIVE = {"00_quickstart", "07_new_dataset"}
 # What notebook 07 is tested with: `starter` trains for minutes.
 SHORT = """extends = "starter"
-models.resnet50 = { width = 0.0625, zero_init_last = true }
-training.resnet50 = { epochs = 6, batch_size = 64, crop = 1 }
-unlearning.resnet50 = { epochs = 2, batch_size = 64, crop = 1 }
+architectures = ["small_vit"]
+models.small_vit = { dim = 32, heads = 2 }
+training.small_vit = { epochs = 10, batch_size = 16, crop = 1 }
+unlearning.small_vit = { epochs = 2, crop = 1 }
+attack = [{ name = "pgd", epsilons = [4], test = 20, options = { steps = 2, step_ratio = 0.5 } }]
 """
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
