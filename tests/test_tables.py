@@ -175,6 +175,15 @@ def test_over_seeds_by_hand():
     assert table.loc[1, "n"] == 1 and np.isnan(table.loc[1, "std"])
 
 
+def test_a_frame_is_made_once_for_its_options_and_copied():
+    s = invented(few())
+    first = summaries(s, attack="pgd")
+    expected, first["drop"] = first.copy(), 0.0
+    pd.testing.assert_frame_equal(summaries(s, attack="pgd"), expected)
+    assert len(s.made) == 1 and summaries(s, attack="pgd", epsilon=8 / 255)["drop"].max() > 0
+    assert len(s.made) == 2
+
+
 @pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
 def test_forget_sets_keep_the_order_of_the_study(forgets):
     s = invented(few(forgets=forgets, seeds=(0,)))
@@ -255,6 +264,37 @@ def test_published_files_stay_untouched_while_nothing_changes(tmp_path):
     s.output.write_text("")
     with pytest.raises(UserError, match="cannot write "):
         publish(s, "table1_models")
+
+
+def test_what_the_same_code_made_of_the_same_numbers_is_not_made_again(tmp_path, monkeypatch):
+    drawn = []
+
+    def again(study):
+        drawn.append(study)
+        return tables.table1(study)
+
+    def made():
+        drawn.clear()
+        publish_all(s)
+        return len(drawn)
+
+    again.__module__ = "unlearnkit.report.tables"
+    for name in list(FIGURES):
+        monkeypatch.delitem(FIGURES, name)
+    monkeypatch.setitem(TABLES, "table1_models", again)
+    s = invented(few(), folder=tmp_path / "results" / "quick")
+    assert (made(), made()) == (1, 0)
+    assert len(publish(s, "table1_models")) and drawn, "it is shown all the same"
+    (s.output / "table1_models.md").write_text("changed by hand")
+    assert (made(), made()) == (1, 0)
+    (s.output / "table1_models.tex").unlink()
+    assert (made(), made()) == (1, 0)
+    s = invented(few(seeds=(0,)), folder=tmp_path / "results" / "quick")
+    assert (made(), made()) == (1, 0), "other numbers"
+    monkeypatch.setitem(publish_all.__globals__, "CODE", ["another version"])
+    assert (made(), made()) == (1, 0), "other code"
+    again.__module__ = "mine"
+    assert (made(), made()) == (1, 1), "of another's code nothing is known"
 
 
 def test_what_a_study_lacks_is_skipped_and_said(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.names import GAP_METRICS, ID
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, made_once
 
 ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 EXACT = ["original", "retrain"]
@@ -32,6 +32,7 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
     return grouped.agg(mean="mean", low="min", high="max", std="std", n="count").reset_index()
 
 
+@made_once
 def summaries(
     s: Study,
     *,
@@ -83,6 +84,7 @@ def summaries(
     return table
 
 
+@made_once
 def marks(s: Study) -> pd.DataFrame:
     """Return ID and mark of each unlearned model: "damaged", "did not unlearn", or "".
 

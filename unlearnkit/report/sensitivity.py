@@ -36,8 +36,8 @@ def sensitivity(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     usual = everything["std"].assign(near=-everything["std"]["distance"])
     usual["lost"] = 100 - usual["kept"]
     carried = models_of(s, attack=attack, access="transfer")
-    marked = marks(s).set_index(ID)["mark"]
-    clear = usual[usual[ID].apply(tuple, axis=1).map(marked).fillna("").eq("")]
+    marked = pd.MultiIndex.from_frame(marks(s).query("mark != ''")[ID])
+    clear = usual[~pd.MultiIndex.from_frame(usual[ID]).isin(marked)]
     gaps = {"reading": {name: (part, "gap_mean") for name, part in everything.items()}}
     gaps["aggregator"] = {name.removeprefix("gap_"): (usual, name) for name in GAPS[1:]}
     for choice, options in gaps.items():
