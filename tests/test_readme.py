@@ -167,7 +167,7 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == "| Claim | Measured | SmallViT | ResNet50 |"
     assert lines[2:] == [
-        "| C1 | ρ | -0.50 [-0.75, -0.25] **supported** | – |",
+        "| C1 | ρ | −0.50 [−0.75, −0.25] **supported** | – |",
         "| C5 | drop | 3.00 [2.00, 4.00] **contradicted** | 1.24 **undecided** |",
         "| C5 | average gap | – | 2.00 [1.90, 2.10] **undecided** |",
     ]
