@@ -15,12 +15,14 @@ from unlearnkit.report.publish import TABLES, publish
 from unlearnkit.report.study import Study
 
 PARTS = {"architecture": "Architecture", "forget": "Forget set"}
+OPEN = 16  # rows of a table that are not folded
 
 
 def show(study: Study, name: str, **only: str) -> None:
     """Publish a table or figure and display it, in a notebook, with its sentence below.
 
-    Of a table the study's first forget set and its attack are open, the rest is folded. `only`:
+    Of a table the study's first forget set and its attack are open as far as they are few rows (the
+    first part always), the rest is folded. `only`:
     column -> the one value whose rows are displayed. `name` may be a claim, too, "C1" to "C5": its
     finding. A `UserError` refuses an unknown name.
     """
@@ -34,7 +36,9 @@ def show(study: Study, name: str, **only: str) -> None:
     usual = {"Forget set": forget_title(study.first_forget), "Attack": study.title(study.attack)}
     open_, rest = [], []
     for title, common, text in pipes(shown):
-        if all(common.get(header, value) == value for header, value in usual.items()):
+        rows = sum(block.count("\n|") - 1 for block in [*open_, f"\n{text}"])
+        fits = rows <= OPEN or not open_
+        if fits and all(common.get(header, value) == value for header, value in usual.items()):
             open_.append(f"**{title}**\n\n{text}" if title else text)
         else:
             rest.append(_details(", ".join(common.values()), text))
@@ -59,7 +63,7 @@ def fold(study: Study, summary: str, table: pd.DataFrame) -> None:
         return study.title(forget_title(name)) if isinstance(name, str) else name
 
     table = table.reset_index() if any(table.index.names) else table
-    keys = [key for key in study.order if key in table]
+    keys = [key for key in study.order if key in table and set(table[key]) <= set(study.order[key])]
     if keys:
         table = table.sort_values(keys, key=lambda names: names.map(study.order[names.name].index))
     table = table.rename(columns=PARTS).map(titled)
