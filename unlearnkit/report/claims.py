@@ -131,6 +131,7 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
         "The claims, judged: each statistic is computed within each seed; mean and 95 % Student t "
         f"interval over seeds. Fewer than {SEEDS} seeds decide nothing. A claim rests on its key "
         "rows; p is corrected for their number (Holm). Excluded: what the interval rules out.",
+        ["Claim"],
     )
 
 

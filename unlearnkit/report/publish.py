@@ -13,7 +13,7 @@ import pandas as pd
 
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
-from unlearnkit.report import claims, interventions, published, tables
+from unlearnkit.report import claims, display, interventions, published, tables
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.study import NothingToDraw, Study
 
@@ -105,7 +105,7 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
     shown, lacking, files = None, "", {}
     if name in TABLES:
         shown = TABLES[name](study)
-        files = {f"{name}.{end}": text for end, text in tables.contents(shown, name).items()}
+        files = {f"{name}.{end}": text for end, text in display.contents(shown, name).items()}
         lacking = "the study has no numbers for it" if shown.empty else ""
     elif name in FIGURES:
         try:

@@ -74,4 +74,4 @@ def sensitivity(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     rows = [dict(zip(names, head, strict=True)) | judge(*rest) for *head, rest in found]
     table = pd.DataFrame(rows, columns=[*names, *claims.COLUMNS[5:8], "Seeds", "Verdict"])
     text = "What C1, C2 and C3 rest on, one choice changed at a time; rule and interval as in "
-    return s.table(table, list(table), f"{text}Table 5.")
+    return s.table(table, list(table), f"{text}Table 5.", ["Claim", "Architecture"])

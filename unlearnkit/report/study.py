@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from functools import cached_property, wraps
 from pathlib import Path
@@ -131,9 +131,20 @@ class Study:
         """Return `text`, followed by profile and data set."""
         return f"{text} Profile {self.profile_name}, data set {self.dataset}."
 
-    def table(self, rows: Any, columns: list[str], caption: str = "") -> pd.DataFrame:
-        """Return a table that carries its caption, if it is given one."""
+    def table(
+        self,
+        rows: Any,
+        columns: list[str],
+        caption: str = "",
+        by: Sequence[str] = (),
+        aside: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Return a table that carries its caption, if it has one, and how `display` slims it.
+
+        It has a part for each value of the columns `by`; those `aside` are in the CSV alone.
+        """
         table = pd.DataFrame(rows, columns=columns)
+        table.attrs |= {"by": list(by), "aside": list(aside)}
         if caption:
             table.attrs["caption"] = self.caption(caption)
         return table
