@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from unlearnkit.report import seen
 
@@ -54,3 +55,10 @@ def test_advice_leaves_out_what_did_not_forget_or_is_damaged():
     assert seen.advice(table(B=IDLE, C=BROKEN)).startswith("No method both")
     assert list(seen.choice(frame).index) == ["Retrain", "A", "B", "C"]
     assert seen.choice(frame).loc["C", "excess drop (→ 0)"] == -20
+
+
+def test_neighbours_counts_the_forget_images_alone():
+    near, labels = torch.tensor([[0.0], [1.0], [5.0], [6.0]]), torch.tensor([0, 0, 1, 0])
+    forget = torch.tensor([True, False, True, False])
+    text = seen.neighbours({"Original": near, "Retrain": near[[0, 2, 1, 3]]}, labels, forget)
+    assert "same class for 50 % in Original and 0 % in Retrain of" in text

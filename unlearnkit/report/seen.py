@@ -5,11 +5,14 @@ Original and Retrain among them. Its columns are UA, RA, TA and MIA (%), average
 (percentage points), fairness_gap (mean over layers), seconds, and needs_retain ("yes", "no").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from unlearnkit.methods import METHODS
+from unlearnkit.metrics import accuracy
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.report.frames import DAMAGED, summaries
 from unlearnkit.report.study import Study
@@ -73,7 +76,9 @@ def robustness(table: pd.DataFrame) -> str:
     who = _listed(more) if more else "No method"
     text += f"{who} lose{'s' * (len(more) < 2)} more than Retrain. "
     if exact["drop"] > start["drop"] and exact["drop"] >= table["drop"].max():
-        return text + "Retrain is the least robust of all, so here even exact unlearning costs it."
+        return (
+            text + "Retrain is the least robust of all, so exact unlearning costs robustness, too."
+        )
     least = table["drop"].idxmax()
     return text + f"The least robust is {least}, the most robust {table['drop'].idxmin()}."
 
@@ -86,6 +91,19 @@ def fairness(table: pd.DataFrame) -> str:
     if largest == weakest:
         return text + f"{largest} also loses most under attack, as the paper would have it."
     return text + f"Most is lost under attack by {weakest}, not by {largest} as the paper expects."
+
+
+def neighbours(features: Mapping[str, Tensor], labels: Tensor, forget: Tensor) -> str:
+    """Say how many forget images have a nearest neighbour of their own class.
+
+    `features`: a model's title -> [N, D]; `labels` [N]; `forget` [N], a bool mask.
+    """
+    shares = []
+    for name, found in features.items():
+        nearest = torch.cdist(found, found).fill_diagonal_(torch.inf).argmin(1)
+        share = accuracy((labels[nearest] == labels)[forget])
+        shares.append(f"{share:.0f} % in {name}")
+    return f"The nearest image is of the same class for {_listed(shares)} of the forget images."
 
 
 def choice(table: pd.DataFrame) -> pd.DataFrame:
@@ -137,6 +155,6 @@ def _points(difference: float) -> str:
     return f"{abs(difference):.1f} points {'more' if difference > 0 else 'less'}"
 
 
-def _listed(names: object) -> str:
+def _listed(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
