@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from helpers_report import invented, realistic
 
 from unlearnkit.report import seen
 
@@ -62,3 +63,17 @@ def test_neighbours_counts_the_forget_images_alone():
     forget = torch.tensor([True, False, True, False])
     text = seen.neighbours({"Original": near, "Retrain": near[[0, 2, 1, 3]]}, labels, forget)
     assert "same class for 50 % in Original and 0 % in Retrain of" in text
+
+
+def test_the_tables_of_a_study_have_its_finished_models():
+    study = invented(realistic())
+    architecture = study.architectures[0]
+    frame, attacked = seen.models(study, architecture), seen.under_attack(study, architecture)
+    assert list(frame.index) == list(attacked.index)
+    assert list(frame.index[:2]) == ["Original", "Retrain"]
+    assert frame.loc["Retrain", "average_gap"] == 0 and not frame.isna().any().any()
+    assert attacked.columns[0] == "clean" and attacked.columns[1].startswith("ε = ")
+    drop = attacked["clean"] - attacked.drop(columns="clean").mean(axis=1)
+    assert drop.to_numpy() == pytest.approx(frame["drop"].to_numpy())
+    assert seen.each(study, seen.advice).count("**") >= 2
+    assert seen.resolution(study).startswith("One image is ")

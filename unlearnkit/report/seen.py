@@ -14,7 +14,7 @@ from torch import Tensor
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics import accuracy
 from unlearnkit.names import GAP_METRICS
-from unlearnkit.report.frames import DAMAGED, summaries
+from unlearnkit.report.frames import ATTACKED, DAMAGED, summaries
 from unlearnkit.report.study import Study
 
 FORGOT = 0.5  # share of the way from Original's UA to Retrain's
@@ -38,7 +38,26 @@ def models(s: Study, architecture: str) -> pd.DataFrame:
     table = table.join(rows.groupby("method")[columns].mean())
     table = table.loc[[method for method in s.methods if method in table.index]]
     needs = [METHODS[name].needs_retain if name in METHODS else "" for name in table.index]
-    return table.assign(needs_retain=needs).rename(index=s.title)
+    table = table.assign(needs_retain=needs).rename(index=s.title)
+    return table.rename_axis(index=None, columns=None)
+
+
+def under_attack(s: Study, architecture: str) -> pd.DataFrame:
+    """Return the % of the attacked test images that each finished model gets right, by ε."""
+    of = {"architecture": architecture, "forget": s.first_forget, "scope": "all", "progress": 1.0}
+    rows = s.rows("robust", attack=s.attack, **of, **ATTACKED)
+    table = rows.pivot_table("accuracy", "method", "epsilon")
+    table = table.loc[[method for method in s.methods if method in table.index]]
+    names = {e: f"ε = {255 * e:.3g}/255" if e else "clean" for e in table}
+    return table.rename(index=s.title, columns=names).rename_axis(index=None, columns=None)
+
+
+def resolution(s: Study) -> str:
+    """Say what one image more or less changes: smaller differences mean nothing."""
+    forget = 100 / s.splits["forget"].min()
+    attacked = 100 / s.rows("robust", attack=s.attack, **ATTACKED)["n"].min()
+    text = f"One image is {forget:.1f} points of UA and MIA, and {attacked:.1f} points under attack"
+    return f"{text}, so smaller differences say nothing."
 
 
 def each(s: Study, say: Callable[[pd.DataFrame], str]) -> str:
