@@ -62,7 +62,7 @@ def test_neighbours_counts_the_forget_images_alone():
     near, labels = torch.tensor([[0.0], [1.0], [5.0], [6.0]]), torch.tensor([0, 0, 1, 0])
     forget = torch.tensor([True, False, True, False])
     text = seen.neighbours({"Original": near, "Retrain": near[[0, 2, 1, 3]]}, labels, forget)
-    assert "same class for 50 % in Original and 0 % in Retrain of" in text
+    assert "images, 50 % in Original and 0 % in Retrain have" in text
 
 
 def test_the_tables_of_a_study_have_its_finished_models():

@@ -106,7 +106,9 @@ def fairness(table: pd.DataFrame) -> str:
     """Say whose fairness-gap is largest, and whether that one also loses most under attack."""
     gap, largest, weakest = table["fairness_gap"], *table[["fairness_gap", "drop"]].idxmax()
     text = f"Averaged over layers, the gap lies between {gap.min():.3g} ({gap.idxmin()}) and "
-    text += f"{gap.max():.3g} ({largest}), and Retrain's is {gap['Retrain']:.3g}. "
+    text += f"{gap.max():.3g} ({largest}). "
+    if "Retrain" not in (largest, gap.idxmin()):
+        text += f"Retrain's is {gap['Retrain']:.3g}. "
     if largest == weakest:
         return text + f"{largest} also loses most under attack, as the paper would have it."
     return text + f"Most is lost under attack by {weakest}, not by {largest} as the paper expects."
@@ -122,7 +124,7 @@ def neighbours(features: Mapping[str, Tensor], labels: Tensor, forget: Tensor) -
         nearest = torch.cdist(found, found).fill_diagonal_(torch.inf).argmin(1)
         share = accuracy((labels[nearest] == labels)[forget])
         shares.append(f"{share:.0f} % in {name}")
-    return f"The nearest image is of the same class for {_listed(shares)} of the forget images."
+    return f"Of the forget images, {_listed(shares)} have a nearest image of their own class."
 
 
 def choice(table: pd.DataFrame) -> pd.DataFrame:
