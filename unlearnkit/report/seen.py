@@ -42,16 +42,6 @@ def models(s: Study, architecture: str) -> pd.DataFrame:
     return table.rename_axis(index=None, columns=None)
 
 
-def under_attack(s: Study, architecture: str) -> pd.DataFrame:
-    """Return the % of the attacked test images that each finished model gets right, by ε."""
-    of = {"architecture": architecture, "forget": s.first_forget, "scope": "all", "progress": 1.0}
-    rows = s.rows("robust", attack=s.attack, **of, **ATTACKED)
-    table = rows.pivot_table("accuracy", "method", "epsilon")
-    table = table.loc[[method for method in s.methods if method in table.index]]
-    names = {e: f"ε = {255 * e:.3g}/255" if e else "clean" for e in table}
-    return table.rename(index=s.title, columns=names).rename_axis(index=None, columns=None)
-
-
 def resolution(s: Study) -> str:
     """Say what one image more or less changes: smaller differences mean nothing."""
     forget = 100 / s.splits["forget"].min()
@@ -146,10 +136,12 @@ def advice(table: pd.DataFrame) -> str:
     text += f"nearest to Retrain, {one['average_gap']:.1f} points away on average. It loses "
     text += f"{_points(one['drop'] - exact['drop'])} under attack than Retrain, and takes "
     text += f"{one['seconds']:.1f} seconds where Retrain takes {exact['seconds']:.1f}. "
-    text += f"**{sound['drop'].idxmin()}** loses least under attack. "
-    free = sound[sound["needs_retain"] == "no"]
+    least, free = sound["drop"].idxmin(), sound[sound["needs_retain"] == "no"]
+    text += f"{'It also' if least == best else f'**{least}**'} loses least of them under attack. "
     if free.empty:
         return text + "All of them need the retain set."
+    if best in free.index:
+        return text + "It does without the retain set."
     return text + f"Without the retain set, take **{free['average_gap'].idxmin()}**."
 
 
