@@ -3,16 +3,19 @@
 import io
 import math
 import os
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
+import IPython.display
 import pytest
 import torch
-import tqdm.notebook
+import tqdm
 from conftest import differing, recipe
 from torch import nn
 
 from unlearnkit.methods import METHODS
-from unlearnkit.training import OutOfTime, Run, TrainingDiverged, train
+from unlearnkit.training import OutOfTime, Run, TrainingDiverged, progress, train
 from unlearnkit.training import run as training
 from unlearnkit.training.batches import batch_sizes, cut
 
@@ -331,18 +334,17 @@ def screen(monkeypatch):
     screen = io.StringIO()
     screen.bars, screen.isatty = [], lambda: True
 
-    class Bar(tqdm.std.tqdm):
+    class Bar(tqdm.tqdm):
         def __init__(self, **options):
             self.places = []
             super().__init__(**options, file=screen, mininterval=0)
-            if self.total:
-                screen.bars.append(self)
+            screen.bars.append(self)
 
         def display(self, *arguments, **keywords):
             self.places.append(self.n)
             return super().display(*arguments, **keywords)
 
-    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     return screen
 
 
@@ -360,30 +362,28 @@ def test_progress_is_silent_without_a_terminal_and_where_told(
 
 
 @pytest.mark.parametrize("name", ["rl", "scrub", "ga"])
-def test_progress_never_goes_back_nor_past_the_end(name, forget_with, screen):
+def test_progress_never_goes_back_nor_past_the_end_and_leaves_one_line(name, forget_with, screen):
     forget_with(name, epochs=3)
     (bar,), shown = screen.bars, screen.getvalue()
     assert bar.places == sorted(bar.places) and len(bar.places) >= 4
     assert bar.places[-1] == pytest.approx(bar.total) == 3
     assert all(text in shown for text in (name, " < ", "loss "))
+    last = shown.rpartition("\r")[2]
+    assert re.fullmatch(rf"{name}: 3 epochs, [\d.]+ % test accuracy, [\d.]+ s *\n", last)
+    assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("disable", ["0", "1"])
-def test_a_notebook_shows_one_bar_unless_told_not_to(disable, trained, monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", disable)
+def test_a_notebook_has_one_output_that_ends_as_the_line(trained, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.delenv("UNLEARNKIT_WORKER", raising=False)
-    texts = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
+    texts, made = [], []
 
-    class Bar(tqdm.notebook.tqdm):
-        def __init__(self, **options):
-            super().__init__(**options, display=False, mininterval=0)
+    def show(data, **how):
+        made.append(how)
+        return SimpleNamespace(update=lambda data, raw: texts.append(data["text/plain"]))
 
-        def display(self, *arguments, **keywords):
-            super().display(*arguments, **keywords)
-            left, _, right = self.container.children
-            texts.append(left.value + right.value)
-
-    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(IPython.display, "display", show)
     trained(epochs=1)
-    assert bool(texts) == (disable == "0")
-    assert not any(block in text for text in texts for block in "|█▏▍▌▎#"), "a bar beside the bar"
+    assert made == [{"raw": True, "display_id": True}]
+    assert "0% |" in texts[0] and texts[-1].startswith("original: 1 epoch, ")
