@@ -4,6 +4,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from helpers_report import invented, model
 from helpers_study import VIT, tiny_values, vit_lab, write_profile
 
 from unlearnkit import files, results
@@ -11,6 +12,8 @@ from unlearnkit.__main__ import main
 from unlearnkit.errors import UserError
 from unlearnkit.membership import accuracy, auc, interval, klom, lira, margins, tpr_at
 from unlearnkit.metrics import predictions
+from unlearnkit.report import NothingToDraw, figures
+from unlearnkit.report.membership import AGAIN, finding, numbers, panel, table
 from unlearnkit.study.lira import panel_of
 from unlearnkit.study.prune import unneeded
 
@@ -120,7 +123,7 @@ def test_the_command_keeps_the_margins_of_all_models_and_goes_on_from_what_is_th
     assert [list(value)[1:] for value in values] == 12 * [["quality", "margins"]]
     panel = panel_of(vit_lab(tmp_path, **SET))
     split = panel.split("random:0.2", 0)
-    for record, value in zip(found.records, values, strict=True):
+    for value in values:
         said = {name: len(sizes) for name, sizes in value["margins"]["margins"].items()}
         assert said == {"forget": len(split.forget), "validation": len(split.validation)}
     panel.store.folder = tmp_path / "artifacts"
@@ -131,3 +134,71 @@ def test_the_command_keeps_the_margins_of_all_models_and_goes_on_from_what_is_th
     lab = vit_lab(tmp_path, **SET)
     lab.store.folder = panel.store.folder
     assert unneeded(lab.store, [lab]) == {}
+
+
+def study_of(models=12, images=40):
+    """Return an invented panel: CF changes margins unseen by the SVC, SCRUB the reverse."""
+    kinds = {
+        "original": (9, 0),
+        "retrain": (0, 20),
+        "cf": (4, 20),
+        "scrub": (0, 60),
+        AGAIN: (0, 20),
+    }
+    made, drawn_ = [], drawn(*(shift for shift, _ in kinds.values()), models=models, images=images)
+    for (name, (_, svc)), found in zip(kinds.items(), drawn_, strict=True):
+        for seed in range(models):
+            method, at = ("retrain", seed + models) if name == AGAIN else (name, seed)
+            one = model(method, at, quality={"MIA": svc + seed % 3})
+            values = {"forget": found[seed].tolist(), "validation": found[seed, ::-1].tolist()}
+            one[0].stages.append({"stage": "margins", "key": name, "value": {"margins": values}})
+            made.append(one)
+    study = invented(made, profile="quick-lira")
+    study.profile["lira"] = {"models": models, "forget_seed": 0}
+    return study
+
+
+def test_the_report_says_where_the_two_attacks_disagree():
+    s = study_of()
+    found = numbers(s, draws=50)
+    assert list(found.index) == ["original", "cf", "scrub", AGAIN]
+    assert list(found["away"]) == [-20, 0, 40, 0]
+    assert found.loc["cf", "auc"] > 0.95 and found.loc["cf", "tpr"] > 0.8
+    for name in ("scrub", AGAIN):
+        row = found.loc[name]
+        assert row["auc"] == pytest.approx(0.5, abs=0.1) and row["klom"] < 0.4
+        assert row["auc_low"] < 0.5 < row["auc_high"]
+    shown = table(s, found)
+    assert list(shown["Method"]) == ["Retrain", "Original", "CF", "SCRUB", "Retrain, again"]
+    assert list(shown["SVC − Retrain's (points)"])[3] == "+40.0 [+40.0, +40.0]"
+    said = finding(s, found)
+    assert "put 1 of 1 pairs" in said
+    assert "CF: the SVC finds no difference to Retrain, but LiRA tells its models from" in said
+    assert "SCRUB: the SVC finds it 40.0 points more forgotten than Retrain, but LiRA" in said
+
+
+def test_a_seed_that_is_not_whole_does_not_count():
+    s = study_of()
+    gone = [r for r in s.results.records if (r.cell.method, r.cell.seed) != ("cf", 4)]
+    s.results.records[:] = gone
+    assert panel(s).forgotten["retrain"].shape == (11, 40)
+    s.results.records[:] = [r for r in gone if r.cell.method != "cf"]
+    s.methods.remove("cf")
+    assert panel(s).compared == ["original", "scrub", AGAIN]
+    s.results.records.clear()
+    with pytest.raises(NothingToDraw, match="0 seeds are whole"):
+        panel(s)
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_the_figure_shows_every_method_and_says_so_in_words(column):
+    s = study_of()
+    found = numbers(s, draws=20)
+    fig = figures.roc(s, found, column=column)
+    left, right = fig.axes
+    assert left.get_xscale() == left.get_yscale() == "log"
+    assert set(fig.data["method"]) == {"original", "cf", "scrub", AGAIN}
+    grown = fig.data.groupby("method")["tpr"].apply(lambda tpr: (tpr.diff().dropna() >= 0).all())
+    assert grown.all(), "a ROC curve never falls"
+    assert {line.get_label() for line in left.lines} >= {"CF", "SCRUB", "Retrain, again"}
+    assert "CF" in fig.alt and len(right.containers) == 4

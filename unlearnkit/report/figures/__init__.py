@@ -16,6 +16,7 @@ from unlearnkit.names import ID
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.images import adversarial_strip, embedding, samples
 from unlearnkit.report.figures.layers import KEYS, fairness_gap, sigma_by_class
+from unlearnkit.report.figures.membership import roc
 from unlearnkit.report.figures.points import (
     conjectures,
     conjectures_statistics,
@@ -28,8 +29,8 @@ from unlearnkit.report.frames import excess, over_seeds
 from unlearnkit.report.study import NothingToDraw, Study
 
 __all__ = ["adversarial_strip", "conjectures", "conjectures_statistics", "embedding"]
-__all__ += ["fairness_gap", "forest", "layerwise", "robustness", "samples", "sigma_by_class"]
-__all__ += ["sweep", "tradeoff"]
+__all__ += ["fairness_gap", "forest", "layerwise", "robustness", "roc", "samples"]
+__all__ += ["sigma_by_class", "sweep", "tradeoff"]
 
 
 @style.drawing
