@@ -23,7 +23,7 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
     rate, with fpr and tpr in [0, 1].
     """
     p, rates = panel(s), np.geomspace(LOWEST, 1, 200)
-    curves = {name: tpr_at(rates, *ratios(p, name)) for name in p.compared}
+    curves = {name: tpr_at(rates, *ratios(p.forgotten, name)) for name in p.compared}
     parts = [pd.DataFrame({"method": n, "fpr": rates, "tpr": tpr}) for n, tpr in curves.items()]
     colors = style.palette(s) | {AGAIN: style.palette(s)["retrain"]}
     shapes = style.markers(s) | {AGAIN: style.markers(s)["retrain"]}
