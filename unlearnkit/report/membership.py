@@ -145,6 +145,4 @@ def _lira(row: pd.Series) -> str:
         return f"LiRA cannot tell its models from retrained ones (AUC {row['auc']:.2f})"
     text = f"LiRA tells its models from retrained ones with AUC {row['auc']:.2f} and finds "
     text += f"{100 * row['tpr']:.1f} % at {100 * FPR:g} % false alarms"
-    if row["auc_held_out"] >= row["auc_low"]:
-        return f"{text}, but as well by images that nobody trained on ({row['auc_held_out']:.2f})"
-    return f"{text}, by other images only with AUC {row['auc_held_out']:.2f}"
+    return f"{text}. On images that nobody trained on its AUC is {row['auc_held_out']:.2f}"

@@ -4,7 +4,7 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullLocator
 
 from unlearnkit.membership import tpr_at
 from unlearnkit.report.figures import style
@@ -32,22 +32,25 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
     fig, ((left, *_), *_) = style.panels(down, across, 0.55 + 2.3 * down)
     right = fig.axes[1]
     for name, tpr in curves.items():
-        look = {"color": colors[name], "lw": 1.0, "label": title(s, name)}
-        left.plot(rates, tpr, dashes=dashes[name] or (None, None), **look)
-        near = np.abs(rates - FPR).argmin()
-        left.plot(FPR, tpr[near], marker=shapes[name], color=colors[name], mew=0)
-        row = found.loc[name]
-        low, high = ([[row[v] - row[f"{v}_low"]], [row[f"{v}_high"] - row[v]]] for v in BOTH)
-        look = {"marker": shapes[name], "color": colors[name], "lw": 0.7, "mew": 0, "ms": 5}
-        right.errorbar(row["away"], row["tpr"], xerr=low, yerr=high, **look)
-    left.plot(rates, rates, color=style.FAINT, lw=0.7, ls=":")
-    left.set(xscale="log", yscale="log", xlim=(LOWEST, 1), ylim=(LOWEST, 1.1))
-    left.set(title="LiRA's ROC", xlabel="False positive rate", ylabel="True positive rate")
+        row, look = found.loc[name], {"color": colors[name], "mew": 0}
+        (line,) = left.plot(100 * rates, 100 * tpr, lw=1.0, label=title(s, name), **look)
+        line.set_dashes(dashes[name] or (None, None))
+        left.plot(100 * FPR, 100 * row["tpr"], marker=shapes[name], **look)
+        x, y = (row[[what, f"{what}_low", f"{what}_high"]].to_numpy() for what in ("away", "tpr"))
+        y = np.maximum(100 * y, 100 * LOWEST)  # the axis is logarithmic
+        bars = {"xerr": np.abs(x[1:, None] - x[0]), "yerr": np.abs(y[1:, None] - y[0])}
+        right.errorbar(x[0], y[0], marker=shapes[name], lw=0.7, ms=4.5, **bars, **look)
+    left.plot(100 * rates, 100 * rates, color=style.FAINT, lw=0.7, ls=":")
     right.axvline(0, color=style.FAINT, lw=0.7)
-    right.axhline(FPR, color=style.FAINT, lw=0.7, ls=":")
+    right.axhline(100 * FPR, color=style.FAINT, lw=0.7, ls=":")
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(100 * LOWEST, 115)
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    left.set(title="LiRA's ROC", xlabel="False positive rate (%)", ylabel="True positive rate (%)")
     right.set(title="Where the two disagree", xlabel="SVC's score minus Retrain's (points)")
-    right.set(ylabel=f"LiRA's TPR at {100 * FPR:g} % FPR")
-    right.yaxis.set_major_formatter(PercentFormatter(1))
+    right.set_ylabel(f"LiRA's TPR at {100 * FPR:g} % FPR (%)")
     names = [title(s, name) for name in found.index]
     alt = "ROC curves and a scatter plot. LiRA's TPR at 1 % FPR (%): "
     alt += f"{style.listed(names, 100 * found['tpr'])}. The SVC's score minus Retrain's (points): "
@@ -58,6 +61,3 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
         "further retrained models, which no attack should tell apart."
     )
     return style.finish(fig, s, pd.concat(parts, ignore_index=True), text, alt)
-
-
-BOTH = ("away", "tpr")
