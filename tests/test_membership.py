@@ -46,6 +46,17 @@ def test_models_of_one_kind_cannot_be_told_apart():
     assert low < 0.5 < high and high - low < 0.05
 
 
+def test_what_all_images_of_a_model_share_does_not_move_the_auc_but_the_far_left():
+    generator, found = np.random.default_rng(1), []
+    for _ in range(20):
+        sides = [side + generator.normal(0, 1, (32, 1)) for side in drawn(0, 0, images=100)]
+        scores = lira(*sides)
+        found.append((auc(*scores), tpr_at(0.01, *scores)))
+    mean_auc, mean_tpr = np.mean(found, axis=0)
+    assert mean_auc == pytest.approx(0.5, abs=0.015)
+    assert 0.01 < mean_tpr < 0.04, "more than 1 %, as the docstring says"
+
+
 def test_models_far_apart_are_always_told_apart_whatever_the_direction():
     for shift in (-30, 30):
         scores = lira(*drawn(shift, 0))

@@ -209,4 +209,4 @@ def test_a_path_is_a_profile_whose_name_its_results_may_have(tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["quik", "", "no/x.toml", "~nobody/x.toml", "x" * 5000, "\0", "/"])
 def test_an_unknown_profile_names_the_known(name):
-    refused(name, r"unknown profile .*; known: .*quick, smoke.*path of a")
+    refused(name, r"unknown profile .*; known: .*quick, quick-lira, smoke.*path of a")

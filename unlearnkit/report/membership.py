@@ -129,8 +129,9 @@ def finding(s: Study, found: pd.DataFrame) -> str:
     head = f"**LiRA finds out {title(s, worst.name)} most often. {_svc(worst)}.**"
     lines = [f"{title(s, name)}: {_lira(row)}. {_svc(row)}." for name, row in methods.iterrows()]
     control = "Further retrained models, which no attack should tell apart, have AUC "
-    control += f"{again.auc:.2f} [{again.auc_low:.2f}, {again.auc_high:.2f}]"
-    return "\n* ".join([f"{head}\n", *lines, f"{control} and KLOM {again.klom:.2f}."])
+    control += f"{again.auc:.2f} [{again.auc_low:.2f}, {again.auc_high:.2f}] and KLOM "
+    control += f"{again.klom:.2f}, and {100 * again.tpr:.1f} % are found. This is chance."
+    return "\n* ".join([f"{head}\n", *lines, control])
 
 
 def _svc(row: pd.Series) -> str:
