@@ -174,6 +174,7 @@ def test_the_report_says_where_the_two_attacks_disagree():
     found = numbers(s, draws=50)
     assert list(found.index) == ["original", "cf", "scrub", AGAIN]
     assert list(found["away"]) == [-20, 0, 40, 0]
+    assert found.loc["cf", "auc_margin"] == pytest.approx(0.52, abs=0.03), "images differ by more"
     assert found.loc["cf", "auc"] > 0.95 and found.loc["cf", "tpr"] > 0.8
     for name in ("scrub", AGAIN):
         row = found.loc[name]
