@@ -21,7 +21,8 @@ results, and redraws the tables and figures of every committed study from result
 
 profiles: smoke (a test of the machinery), quick (digits, minutes on two cores),
           starter (a first look at your own images, notebook 07),
-          methods (all methods on digits), cifar10 (a real study without a GPU),
+          methods (all methods on digits), quick-lira (many models, for notebook 09),
+          cifar10 (a real study without a GPU),
           cifar10-methods (all methods on its originals), paper (the published setting, one GPU)
 PYTHON=/path/to/python3.11 chooses the interpreter that .venv is made with.
 Relative paths (--dataset folder:PATH) start from the folder of this script.

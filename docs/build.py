@@ -24,8 +24,8 @@ from unlearnkit.methods import METHODS, Method
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 MODULES = ["data", "models", "scopes", "training", "methods", "attacks", "metrics", "measures"]
-MODULES += ["fairness", "distance", "cost", "study", "report", "report.claims", "report.findings"]
-MODULES += ["report.figures", "api", "api.audit"]
+MODULES += ["fairness", "distance", "membership", "cost", "study", "report", "report.claims"]
+MODULES += ["report.findings", "report.membership", "report.figures", "api", "api.audit"]
 TYPES = {bool: "true or false", int: "whole number", float: "number"}
 LIMITS = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
 

@@ -84,6 +84,7 @@ MISTAKES = [
     ("run 99", "unknown notebook '99'; known: "),
     ("sweep", "has no [sweep] table"),
     ("intervene", "has no [intervention] table"),
+    ("lira", "has no [lira] table"),
     ("report --dataset digits", "--dataset needs --profile"),
     ("report --profile nosuch", "unknown profile 'nosuch'; known: "),
     ("report --profile {profile} --dataset nosuch", "unknown dataset 'nosuch'; known: digits"),
@@ -95,7 +96,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=lambda text: text[:45])
 def test_a_mistake_is_one_line(place, capsys, command, message):
     words = command.format(profile=place.profile).split()
-    if words[0] in ("compute", "run", "sweep", "intervene") and "--profile" not in words:
+    if words[0] in ("compute", "run", "sweep", "intervene", "lira") and "--profile" not in words:
         words += ["--profile", place.profile]
     assert main(words) == 2
     assert message in one_line(capsys).replace("File name", "name")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "unlearnkit"
 SCIENCE = {"data", "models", "scopes", "training", "methods", "attacks", "fairness", "metrics"}
-SCIENCE |= {"cost", "distance", "interventions", "measures"}
+SCIENCE |= {"cost", "distance", "interventions", "measures", "membership"}
 FLOORS = 8
 DRAWING = "unlearnkit.report.figures"
 

@@ -10,6 +10,7 @@ from helpers_study import VIT, tiny_values, write_profile
 from unlearnkit.errors import UserError
 from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS
+from unlearnkit.names import MEMBERSHIP
 from unlearnkit.results import committed_folder
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import FOLDER, load_profile, profile_names
@@ -47,7 +48,8 @@ def test_shipped_values_are_those_of_the_committed_results_or_as_they_were(name)
     if name in DIGESTS:
         assert hashlib.sha256(as_text(profile.values).encode()).hexdigest()[:8] == DIGESTS[name]
         return
-    study = json.loads((committed_folder(name) / "study.json").read_text())
+    folder = committed_folder(name) / (MEMBERSHIP if "lira" in profile.values else "")
+    study = json.loads((folder / "study.json").read_text())
     ours, theirs = dict(profile.values), dict(study["settings"])
     if name == "cifar10":  # whose rates were chosen on one seed
         assert ours.pop("sweep") != theirs.pop("sweep")
@@ -162,6 +164,7 @@ def refused(path, message):
         ("sweep.rates.resnet50", {}, "rates.resnet50: Dictionary should have at least 1 item"),
         ("intervention", {"methods": ["original"]}, "methods #1: unknown method 'original'"),
         ("intervention", {"methods": [], "seeds": [0], "factors": [0.0]}, "must be greater than 0"),
+        ("lira", {"models": 2, "forget_seed": 0}, "models: must be greater than or equal to 3"),
         ("attack", [*tiny_values()["attack"] * 2], "pgd is there twice"),
     ],
 )
@@ -205,4 +208,4 @@ def test_a_path_is_a_profile_whose_name_its_results_may_have(tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["quik", "", "no/x.toml", "~nobody/x.toml", "x" * 5000, "\0", "/"])
 def test_an_unknown_profile_names_the_known(name):
-    refused(name, r"unknown profile .*; known: .*quick, smoke.*path of a")
+    refused(name, r"unknown profile .*; known: .*quick, quick-lira, smoke.*path of a")

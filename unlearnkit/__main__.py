@@ -8,6 +8,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from joblib import cpu_count
@@ -15,9 +16,12 @@ from joblib import cpu_count
 from unlearnkit import results
 from unlearnkit.errors import UserError, one_line
 from unlearnkit.files import default_folder, output_folder, source_folder
-from unlearnkit.names import INTERVENTIONS
+from unlearnkit.names import INTERVENTIONS, MEMBERSHIP
 
 STOPPED = "Stopped for the time limit; the same command goes on from here."
+# Command: the module of its lab, the lab's function, and the folder of its results
+PARTS = {"intervene": ("intervene", "bench_of", INTERVENTIONS)}
+PARTS |= {"lira": ("lira", "panel_of", MEMBERSHIP)}
 _say = partial(print, flush=True)
 
 
@@ -45,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("sweep", parents=[work], help="try the rates of a profile's [sweep]")
     told = "measure models again with gaps set by hand, as a profile's [intervention] says"
     commands.add_parser("intervene", parents=[cells], help=told)
+    told = "unlearn and retrain many times, for membership inference, as a profile's [lira] says"
+    commands.add_parser("lira", parents=[cells], help=told)
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
     report.add_argument("--profile", help="default: every committed study")
     report.add_argument("--dataset", help="default: the profile's")
@@ -117,14 +123,13 @@ def _execute(chosen: list[Path], options: argparse.Namespace, path: Path, name: 
 def compute(options: argparse.Namespace) -> int:
     """Compute what the store lacks; print the plan first and the reproduction report last.
 
-    `run` executes the notebooks between, once the results are complete; `intervene` computes the
-    study's interventions instead.
+    `run` executes the notebooks between, once the results are complete; `intervene` and `lira`
+    compute what these tables of the profile say instead.
     """
     from unlearnkit.notebooks import choose
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
-    from unlearnkit.study.intervene import bench_of
     from unlearnkit.study.plan import cells_of, make_plan
     from unlearnkit.study.reproduction import compare_and_accept
 
@@ -133,8 +138,9 @@ def compute(options: argparse.Namespace) -> int:
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
     cells, part = cells_of(profile), ""
-    if options.command == "intervene":
-        lab, part = bench_of(lab), INTERVENTIONS
+    if options.command in PARTS:
+        module, function, part = PARTS[options.command]
+        lab = getattr(import_module(f"unlearnkit.study.{module}"), function)(lab)
         cells = lab.cells
     plan = make_plan(lab, cells)
     own, committed = results.own_results(name) / part, results.committed_folder(name) / part

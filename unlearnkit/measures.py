@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearnkit import attacks, fairness, metrics
+from unlearnkit import attacks, fairness, membership, metrics
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.distance import minimal_distances
@@ -204,6 +204,20 @@ def distance(
     # Four significant digits: more than the search is good for.
     rounded = [float(f"{255 * size:.4g}") for size in found.tolist()]
     return {"distances": [size if math.isfinite(size) else None for size in rounded]}
+
+
+def margins(
+    model: nn.Module, data: ImageData, split: Split, *, batch_size: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return the `margins` (see `membership.margins`) of "forget" and "validation" images."""
+    found, device = {}, data.train_images.device
+    for name in ("forget", "validation"):
+        index = getattr(split, name).to(device)
+        images, labels = data.train_images[index], data.train_labels[index].cpu()
+        logits = metrics.predictions(model, images, batch_size=batch_size)
+        values = membership.margins(logits.numpy(), labels.numpy())
+        found[name] = [float(f"{value:.4g}") for value in values]
+    return {"margins": found}
 
 
 def _attacked(

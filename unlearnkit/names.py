@@ -10,3 +10,5 @@ READINGS = ("std", "variance", "channel_std", "trimmed_std")
 SCOPES = ("all", "first", "intermediate", "last")
 # Folder, inside that of a study's results, of its models with fairness-gaps set by hand
 INTERVENTIONS = "interventions"
+# And of the margins of many models
+MEMBERSHIP = "membership"

@@ -59,7 +59,7 @@ def execute(
     how = (folder, parameters, environment)
     tasks = {path.stem: partial(_execute_one, path, *how) for path in paths} | dict(also or {})
     # First those that train, and so take longest.
-    order = sorted(tasks, key=lambda title: not title.startswith(("00", "07")))
+    order = sorted(tasks, key=lambda title: not title.startswith(("00", "07", "08")))
     calls = [delayed(_timed)(title, tasks[title]) for title in order]
     report(f"Notebooks, into {folder}:")
     failed = []

@@ -24,7 +24,7 @@ from unlearnkit.training import OutOfTime, parse_recipe, train
 
 MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
 MEASURED |= {"robustness": measures.robustness, "transfer": measures.transfer}
-MEASURED["distance"] = measures.distance
+MEASURED |= {"distance": measures.distance, "margins": measures.margins}
 # Fields of a spec that say what is measured on; the others are the keywords of its measure.
 ON = ("model", "data", "split", "version", "norm", "nested", "source")
 

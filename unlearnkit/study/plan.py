@@ -84,7 +84,8 @@ def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
         if lacking:
             missing[cell] = lacking
             jobs[cell] = None
-        if names & {"unlearn", "transfer"} and look(lab.model_stage(cell.original)):
+        needs = any(stage.spec.keys() & {"original", "source", "start"} for stage in lacking)
+        if needs and look(lab.model_stage(cell.original)):
             names.add("original")
         if "original" in names:
             jobs[training_of(cell)] = None

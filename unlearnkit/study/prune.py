@@ -11,6 +11,7 @@ from unlearnkit.files import default_folder
 from unlearnkit.results import own_results
 from unlearnkit.study.intervene import bench_of
 from unlearnkit.study.lab import Lab
+from unlearnkit.study.lira import panel_of
 from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.run import open_lab, source_of
@@ -48,6 +49,9 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
         if "intervention" in lab.profile.values:
             bench = bench_of(lab)
             parts.append((bench, bench.cells))
+        if "lira" in lab.profile.values:
+            panel = panel_of(lab)
+            parts.append((panel, panel.cells))
         for part, cells in parts:
             keys.add(part.data.fingerprint)
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}

@@ -79,6 +79,9 @@ def _rows(stages: Stages) -> dict[str, list[float]]:
         elif "distances" in value:  # what was not broken lies further than any pixel can move
             sizes = [255.0 if size is None else size for size in value["distances"]]
             rows[f"{name} median"] = [float(np.median(sizes))]
+        elif "margins" in value:
+            for which, found in value["margins"].items():
+                rows[f"{name} {which} median"] = [float(np.median(found))]
         else:
             numbers = value.get("log", value).items()
             rows |= {f"{name} {what}": [n] for what, n in numbers if not isinstance(n, str)}

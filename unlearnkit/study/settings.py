@@ -113,6 +113,11 @@ class Intervention(Table):
     images: int = Field(ge=1, le=10**9)
 
 
+class Lira(Table):
+    models: int = Field(ge=3, le=10**4)
+    forget_seed: Seed
+
+
 class Measure(Table):
     batch_size: int = Field(ge=1, le=10**6)
     mia_images: Count
@@ -171,6 +176,7 @@ class Settings(Table):
     method: dict[Method, dict[str, Any]] = {}
     sweep: Sweep | None = None
     intervention: Intervention | None = None
+    lira: Lira | None = None
     stand_in: dict[str, str] | None = None
     measure: Measure
     attack: list[Attack]

@@ -28,7 +28,7 @@ from unlearnkit.training import OutOfTime
 
 # Raise a stage's number when its meaning changes: what is stored under the old one is not used.
 STAGE_VERSIONS = {"original": 1, "unlearn": 1, "quality": 1, "fairness": 2, "measure": 1}
-STAGE_VERSIONS |= {"robustness": 1, "adversarial": 1, "transfer": 2, "distance": 1}
+STAGE_VERSIONS |= {"robustness": 1, "adversarial": 1, "transfer": 2, "distance": 1, "margins": 1}
 
 
 def canonical(value: Any) -> str:
