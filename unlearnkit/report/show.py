@@ -15,16 +15,15 @@ from unlearnkit.report.publish import TABLES, publish
 from unlearnkit.report.study import Study
 
 PARTS = {"architecture": "Architecture", "forget": "Forget set"}
-OPEN = 16  # rows of a table that are not folded
+OPEN = 12  # rows of a table that are not folded
 
 
 def show(study: Study, name: str, **only: str) -> None:
     """Publish a table or figure and display it, in a notebook, with its sentence below.
 
-    Of a table the study's first forget set and its attack are open as far as they are few rows (the
-    first part always), the rest is folded. `only`:
-    column -> the one value whose rows are displayed. `name` may be a claim, too, "C1" to "C5": its
-    finding. A `UserError` refuses an unknown name.
+    Of a table the first part is open, and of the study's first forget set and its attack what
+    `OPEN` rows hold. The rest is folded. `only`: column -> the one value whose rows are displayed.
+    `name` may be a claim, too, "C1" to "C5": its finding. A `UserError` refuses an unknown name.
     """
     if name in CLAIMS:
         return _display(finding(study, name))
