@@ -185,7 +185,7 @@ def test_the_report_says_where_the_two_attacks_disagree():
     assert list(shown["SVC − Retrain's (points)"])[3] == "+40.0 [+40.0, +40.0]"
     said = finding(s, found)
     assert said.startswith("**LiRA tells CF best from Retrain. The SVC sees no difference to")
-    assert "No more often than chance, LiRA finds 1 of 2 methods at 1 % false alarms.**" in said
+    assert "At 1 % false alarms LiRA finds 1 of 2 methods no more often than chance.**" in said
     assert "The SVC finds it 40.0 points more forgotten than Retrain." in said
     assert " and 1.00 on images that nobody trained on, and finds 9" in said
 

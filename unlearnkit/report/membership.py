@@ -133,8 +133,8 @@ def finding(s: Study, found: pd.DataFrame) -> str:
     first = methods["auc"].idxmax()
     head = f"LiRA tells {title(s, first)} best from Retrain. {_svc(methods.loc[first])}. "
     seldom = methods.index[methods["tpr_low"] <= FPR]
-    head += f"No more often than chance, LiRA finds {len(seldom)} of {len(methods)} methods"
-    head += f" at {100 * FPR:g} % false alarms."
+    head += f"At {100 * FPR:g} % false alarms LiRA finds {len(seldom)} of {len(methods)} methods "
+    head += "no more often than chance."
     lines = [f"{title(s, name)}: {_lira(row)}. {_svc(row)}." for name, row in methods.iterrows()]
     lines.append(f"{title(s, AGAIN)}, which no attack should tell apart: {_lira(again)}.")
     return "\n* ".join([f"**{head}**\n", *lines])
