@@ -84,7 +84,6 @@ check() {
 }
 
 site() {
-  rm -rf site
   "$python" docs/build.py site || die "the site was not built (Sphinx says why above)"
   echo "Site: $PWD/site/index.html"
 }

@@ -57,6 +57,16 @@ def notebook(text: str) -> str:
     return json.dumps(content)
 
 
+def overview(methods: list[Method]) -> str:
+    """Return a table with a row a method, each linked to its section."""
+    rows = [
+        (f"[{m.title}](#method-{m.name})", m.paper, m.needs_retain, m.passes, m.published)
+        for m in methods
+    ]
+    head = ("Method", "Paper", "Needs the retain set", "Passes over the data", "Published settings")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
 def described(method: Method) -> str:
     """Return a method's section of the page of methods."""
     path = Path(inspect.getsourcefile(method.function)).relative_to(ROOT).as_posix()
@@ -65,7 +75,12 @@ def described(method: Method) -> str:
     facts = {"Paper": method.paper, "Needs the retain set": method.needs_retain}
     facts |= {"Passes over the data": method.passes, "Published settings": method.published}
     lines = "\n".join(f"* {name}: {fact}" for name, fact in facts.items() if fact)
-    parts = [f"## {method.title}", start, lines, inspect.getdoc(method.function)]
+    parts = [
+        f"(method-{method.name})=\n## {method.title}",
+        start,
+        lines,
+        inspect.getdoc(method.function),
+    ]
     rows = [
         f"| `{o}` | {code(method.defaults[o])} | {values(k)} |" for o, k in method.kinds.items()
     ]
@@ -113,7 +128,7 @@ def assemble(folder: Path) -> None:
     pages |= {"README.md": ROOT / "README.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
     texts = {name: moved(path.read_text("utf-8"), path.parent) for name, path in pages.items()}
     order = sorted(METHODS.values(), key=lambda method: method.order)
-    texts["methods.md"] += "\n" + "\n\n".join(map(described, order))
+    texts["methods.md"] += "\n" + "\n\n".join([overview(order), *map(described, order)])
     texts["api.md"] += "\n" + "\n\n".join(map(listed, MODULES))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         texts[f"notebooks/{path.name}"] = notebook(path.read_text("utf-8"))
@@ -131,7 +146,10 @@ def build(out: Path) -> int:
         pages = Path(name) / "pages"
         assemble(pages)
         how = ["-q", "-W", "--keep-going", "-E", "-c", str(ROOT / "docs"), "-d", f"{name}/trees"]
-        return sphinx([*how, str(pages), str(out)])
+        status = sphinx([*how, str(pages), f"{name}/site"])  # MyST-NB writes beside it, too
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(f"{name}/site", out)
+        return status
 
 
 if __name__ == "__main__":

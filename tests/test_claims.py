@@ -8,9 +8,9 @@ from scipy import stats as scipy_stats
 
 from unlearnkit.report import claims, figures, frames
 from unlearnkit.report.claims import judge
+from unlearnkit.report.display import latex, markdown
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.stats import holm
-from unlearnkit.report.tables import latex, markdown
 
 SEEDS = (0, 1, 2)
 LOSSES = (10.0, 20.0)  # of accuracy, at each ε > 0

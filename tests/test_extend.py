@@ -14,7 +14,8 @@ from matplotlib.colors import to_hex
 
 from unlearnkit.data import load
 from unlearnkit.errors import UserError
-from unlearnkit.report import figures, read_study
+from unlearnkit.report import figures, read_study, tables
+from unlearnkit.report.publish import TABLES
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of, make_plan
 from unlearnkit.study.profile import load_profile
@@ -30,7 +31,7 @@ def shown_code() -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Compute and draw a study of docs/adapt.md's code, by the command line; return its folder."""
+    """Compute a study of docs/adapt.md's code, by the command line; return its results."""
     folder = tmp_path_factory.mktemp("extend")
     (folder / "mine.py").write_text(shown_code())
     values = tiny_values(**VIT | {"methods": ["retrain", "cf", "mine"]})
@@ -39,50 +40,50 @@ def made(tmp_path_factory) -> Path:
     values["measure"]["extra"] = ["confidence"]
     values["attack"] = [PGD, {"name": "darker", "epsilons": [8], "test": 20}]
     write_profile(folder, values, "own")
-    places = {"UNLEARNKIT_STORE": str(folder / "store"), "UNLEARNKIT_OUTPUT": str(folder / "out")}
+    places = {"UNLEARNKIT_STORE": str(folder / "store")}
     places |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    for command in (["compute", "--workers", "2"], ["report"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "unlearnkit", *command, "--profile", "own.toml"],
-            cwd=folder,
-            env={**os.environ, **places},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    done = subprocess.run(
+        [sys.executable, "-m", "unlearnkit", "compute", "--profile", "own.toml", "--workers", "2"],
+        cwd=folder,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "store/results/own"
 
 
-def table(made: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(made / "out/figures/own" / f"{name}.csv")
+def numbers(made: Path, name: str) -> pd.DataFrame:
+    return tables.numeric(TABLES[name](read_study(made)))
 
 
 def test_a_method_a_measure_an_attack_and_a_data_set_are_in_tables_and_figures(made):
-    for name in ("fig1_fairness_gap", "fig2_robustness", "fig4_layerwise"):
-        assert "mine" in set(table(made, name)["method"]), name
-    text = (made / "out/figures/own/table2_unlearning.md").read_text("utf-8")
+    study = read_study(made)
+    for draw in (figures.fairness_gap, figures.robustness, figures.layerwise):
+        assert "mine" in set(draw(study).data["method"])
+    text = tables.markdown(tables.table2(study))
     assert "| Mine |" in text and "| Confidence (%) |" in text
     assert text.splitlines()[-1].endswith("Profile own, data set stripes.")
     every = {"Original", "Retrain", "CF", "Mine"}
-    found = table(made, "table2_unlearning").set_index("Method")["Confidence (%) mean"]
+    found = numbers(made, "table2_unlearning").set_index("Method")["Confidence (%) mean"]
     assert set(found.index) == every and found.between(50, 100).all()  # of two classes
-    rows = table(made, "table3_robustness").query("Attack == 'Darker'")
+    rows = numbers(made, "table3_robustness").query("Attack == 'Darker'")
     accuracy = rows[rows["Quantity"].str.startswith("Robust")]
     assert set(rows["Method"]) == every and accuracy["ε = 8/255 mean"].between(0, 100).all()
 
 
 def test_options_colour_and_workers_are_in_the_results(made):
-    study = json.loads((made / "store/results/own/study.json").read_text())
+    study = json.loads((made / "study.json").read_text())
     found = study["hyperparameters"]["small_vit"]["mine"]
     assert found["weight"] == 0.5 and found["epochs"] == 1
     assert {"name": "mine", "title": "Mine", "color": "#117733"} in study["methods"]
-    machine = json.loads((made / "store/results/own/machine.json").read_text())
+    machine = json.loads((made / "machine.json").read_text())
     assert machine["workers"] == 2
 
 
 def test_a_methods_colour_is_drawn(made):
-    figure = figures.robustness(read_study(made / "store/results/own"))
+    figure = figures.robustness(read_study(made))
     drawn = [to_hex(line.get_color()) for line in figure.axes[0].lines if len(line.get_xdata())]
     assert drawn == ["#000000", "#0072b2", "#56b4e9", "#117733"]  # own ones come last
 
@@ -121,7 +122,7 @@ def test_a_network_of_timm_that_no_profile_names(tmp_path):
 
 
 def test_a_study_knows_the_recipe_of_a_network_without_a_table(made):
-    study = read_study(made / "store/results/own")
+    study = read_study(made)
     tables = study.profile["training"]
     assert study.recipe("small_vit") == tables["small_vit"] and study.speed["seconds"].gt(0).all()
     tables["default"] = tables.pop("small_vit")  # as the profile of a timm model has it

@@ -132,6 +132,21 @@ def test_figure_2_has_curves_excess_and_classes():
     assert titles(fig)[2] == "(c) SmallViT: drop per class at ε = 1/255"
 
 
+def test_figure_2_draws_minimal_distances_and_the_attack_on_them():
+    curve_of = {"pgd": {0: 80, 1: 60, 2: 40}}
+    exact = model("retrain", robust=curve_of, distances=[0.0, 1.5, 2.5, 0.8])
+    cf = model("cf", robust=curve_of, distances=[3.0, 1.0, 2.0, 0.0])
+    fig = figures.robustness(invented([exact, cf]))
+    accuracy, distance, _ = fig.axes[:3]
+    line = curve(accuracy, style.palette(STUDY)["retrain"])
+    assert line.get_xdata()[[0, -1]].tolist() == [0.5, 2] and accuracy.get_xscale() == "log"
+    assert line.get_ydata()[[0, -1]].tolist() == [75, 25], "the share with a distance above ε"
+    assert texts(accuracy.get_xticklabels()) == ["0", "1", "2"], "clean stands left of the rest"
+    assert texts(distance.get_yticklabels()) == ["CF"]
+    middle = distance.collections[-1].get_offsets().tolist()
+    assert middle == [[-0.5, 0]], "of the two images that both get right"
+
+
 def test_figure_3_draws_every_model_once_and_says_what_table_5_says():
     twice = figures.conjectures(invented(few(forgets=("random:0.1", "random:0.5"))))
     assert (twice.data["method"] == "original").sum() == 4  # two seeds, one checkpoint and the end
@@ -183,16 +198,17 @@ def test_the_heat_map_marks_the_classes_that_make_the_gap():
 
 
 def test_the_trade_off_has_a_dot_a_model_and_the_mean_of_each_method():
-    def one(method, seed, ua, robust):
+    def one(method, seed, ua, clean, robust):
         numbers = {"UA": ua, "RA": 90.0, "TA": 80.0, "MIA": 10.0}
-        return model(method, seed, quality=numbers, robust={"pgd": {0: 80, 8: robust}})
+        return model(method, seed, quality=numbers, robust={"pgd": {0: clean, 8: robust}})
 
-    exact = [one("retrain", seed, 20.0, 50) for seed in (0, 1)]
-    fig = figures.tradeoff(invented([*exact, one("cf", 0, 24.0, 40), one("cf", 1, 28.0, 70)]))
+    exact = [one("retrain", seed, 20.0, 80, 50) for seed in (0, 1)]
+    both = one("cf", 0, 24.0, 64, 32), one("cf", 1, 28.0, 80, 70)
+    fig = figures.tradeoff(invented([*exact, *both]))
     ax = fig.axes[0]
     points = [dots.get_offsets().tolist() for dots in ax.collections]
-    assert points == [[[1, 10]], [[2, -20]], [[1.5, -5]]]
-    assert legend(fig) == ["CF"] and "SmallViT: CF 1.5 and -5.0" in fig.alt
+    assert points == [[[1, 12.5]], [[2, -25]], [[1.5, -6.25]]]
+    assert legend(fig) == ["CF"] and "SmallViT: CF 1.5 and -6.2" in fig.alt
     assert texts(ax.texts)[0] == "less robust than Retrain ↑"
 
 

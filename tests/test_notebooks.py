@@ -17,6 +17,14 @@ PARAMETERS = {"profile", "dataset", "recompute"}
 LIVE = {"00_quickstart", "07_new_dataset", "08_audit"}
 # Its one study is of many models, and has no other profile or data set.
 APART = {"09_lira"}
+# What notebook 07 is tested with: `starter` trains for minutes.
+SHORT = """extends = "starter"
+architectures = ["small_vit"]
+models.small_vit = { dim = 32, heads = 2 }
+training.small_vit = { epochs = 10, batch_size = 16, crop = 1 }
+unlearning.small_vit = { epochs = 2, crop = 1 }
+attack = [{ name = "pgd", epsilons = [4], test = 20, options = { steps = 2, step_ratio = 0.5 } }]
+"""
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -69,6 +77,13 @@ def test_a_notebook_is_committed_as_executed_and_keeps_to_the_house_rules(path):
 @EACH
 def test_read_lane(path, tmp_path):
     """Text, code and committed results agree: nbval finds the same outputs again."""
+    if path.stem == "07_new_dataset":
+        short = tmp_path / "short.toml"
+        short.write_text(SHORT)
+        code = path.read_text().replace(r"settings = \"starter\"", rf"settings = \"{short}\"")
+        path = tmp_path / path.name
+        path.write_text(code)
+        assert str(short) in code
     done = run(
         *("pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q", str(path)),
         UNLEARNKIT_OUTPUT=str(tmp_path / "output"),
@@ -81,10 +96,11 @@ def test_read_lane(path, tmp_path):
 def test_train_lane(tmp_path):
     """The smoke profile from an empty store, through the notebooks, and then its plan.
 
-    One test: whichever process runs it trains once. Notebooks 07 and 08 train in the read lane.
+    One test: whichever process runs it trains once. The notebooks that train in the read lane, too,
+    are not run again.
     """
     places = {"UNLEARNKIT_OUTPUT": str(tmp_path), "UNLEARNKIT_STORE": str(tmp_path / "artifacts")}
-    chosen = [path.stem for path in NOTEBOOKS if not path.stem.startswith(("07", "08"))]
+    chosen = [path.stem for path in NOTEBOOKS if path.stem not in LIVE]
     first = run("unlearnkit", "run", *chosen, "--profile", "smoke", **places)
     assert first.returncode == 0, first.stdout + first.stderr
     again = run("unlearnkit", "run", "--profile", "smoke", "--plan", **places)

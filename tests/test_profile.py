@@ -16,7 +16,7 @@ from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import FOLDER, load_profile, profile_names
 
 # Of the values: a change of `quick` must not change what extends it without a word.
-DIGESTS = {"paper": "f554336f", "smoke": "3c3c72a1", "starter": "7ff7b8f0"}
+DIGESTS = {"paper": "f554336f", "smoke": "3c3c72a1", "starter": "5455b4eb"}
 DIGESTS |= {"methods": "93b4b56e", "cifar10-methods": "8e5c092a"}
 
 
@@ -144,16 +144,15 @@ def refused(path, message):
             "unlearning.resnet50.lr must be greater than or equal to 0",
         ),
         ("training.resnet50.lr", 10**400, "training.resnet50.lr must be a valid number"),
-        ("training.resnet50.epochs", 10**6, "epochs must be at most 100000, not 1000000"),
-        ("method.cf.batch_size", 10**7, "method.cf.resnet50.batch_size must be at most 1000000"),
-        ("training.resnet50.crop", 10**7, "crop must be at most"),
+        ("training.resnet50.epochs", 10**6, "epochs must be less than or equal to 100000, not"),
+        ("method.cf.batch_size", 10**7, "method.cf.resnet50.batch_size must be less than or"),
         ("method.salun.mask_fraction", 1.5, "mask_fraction must be less than or equal to 1"),
         ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
         ("attack.0.options.steps", 0, "steps of attack pgd is 0; it must be"),
         ("attack.0.options.step_ratio", float("nan"), "step_ratio of attack pgd is nan"),
         ("attack.0.options.steps", 10**400, "options.steps must be at most"),
-        ("training.resnet50.crop", 4097, "crop must be at most 4096, not 4097"),
+        ("training.resnet50.crop", 4097, "crop must be less than or equal to 4096, not 4097"),
         ("image_size", "16", "image_size: must be a valid integer, not '16'"),
         ("image_size", 15, "small_vit needs .* the image size one of patch"),
         ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),
@@ -182,7 +181,7 @@ def test_a_wrong_value(tmp_path, path, value, message):
         (b"a = 0x1" + b"0" * 9999, "not valid TOML"),
         (b"a = " + b"[" * 200_000, "nested too deeply"),
         (b'extends = "quick"\n[' + b"a." * 50_000 + b"a]", "nested too deeply"),
-        (b"#" * (2**20 + 1), "larger than 1048576 bytes"),
+        (b"#" * (2**26 + 1), "not a plain file of at most 67108864 bytes"),
         (b'extends = "mine.toml"', "mine.toml extends itself"),
         (b'extends = "loop.toml"', "mine.toml extends itself"),
         (b'extends = "quik"', "unknown profile 'quik'; known: .*quick"),

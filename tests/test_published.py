@@ -6,8 +6,8 @@ import pytest
 from helpers_report import changed, invented, model
 
 from unlearnkit.report import published
+from unlearnkit.report.display import latex, markdown, numeric
 from unlearnkit.report.published import curves, nearest, observations, outliers, readings
-from unlearnkit.report.tables import latex, markdown, numeric
 
 PAPER = published.read_published()
 ALL = "Curves part for good: all methods"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 
 import pandas as pd
@@ -285,6 +286,18 @@ def test_two_sources_of_one_name_do_not_share_results(tmp_path, monkeypatch):
     (kept / "source.txt").write_text("profile: tiny\n")
     with pytest.raises(UserError, match=r"source\.txt is damaged"):
         run.open_lab(other, f"folder:{two}", data=data)
+
+
+def test_one_process_at_a_time_writes_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARNKIT_STORE", str(tmp_path / "store"))
+    folder = results.own_results("tiny")
+    other = threading.Thread(target=run.note_source, args=(tiny_profile(tmp_path), None))
+    with run.writing(folder):
+        other.start()
+        other.join(0.3)
+        assert other.is_alive() and not folder.exists()
+    other.join(10)
+    assert list(results.verified(folder, "source.txt")) == ["source.txt"]
 
 
 def test_only_what_no_known_study_asks_for_is_freed(vit, tmp_path, monkeypatch):

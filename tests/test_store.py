@@ -40,6 +40,7 @@ TENSORS = {
     "half": torch.ones(5, dtype=torch.bfloat16),
     "count": torch.tensor(7),
     "none": torch.empty(0, 3),
+    "turned": torch.arange(6.0).reshape(2, 3).T,
 }
 
 # ---- Keys that results are committed under: these stay --------------------------------------

@@ -1,6 +1,7 @@
 """A study's frames, tables and files: numbers by hand, names that would break a page, no data."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import pytest
 from helpers_report import EPSILONS, few, invented, model, realistic
 
 from unlearnkit.errors import UserError
+from unlearnkit.files import project_folder
 from unlearnkit.names import GAP_METRICS, ID, READINGS
-from unlearnkit.report import NothingToDraw, publish, publish_all, tables
+from unlearnkit.report import NothingToDraw, display, publish, publish_all, tables
 from unlearnkit.report import study as studies
 from unlearnkit.report.frames import forget_title, over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
@@ -175,6 +177,15 @@ def test_over_seeds_by_hand():
     assert table.loc[1, "n"] == 1 and np.isnan(table.loc[1, "std"])
 
 
+def test_a_frame_is_made_once_for_its_options_and_copied():
+    s = invented(few())
+    first = summaries(s, attack="pgd")
+    expected, first["drop"] = first.copy(), 0.0
+    pd.testing.assert_frame_equal(summaries(s, attack="pgd"), expected)
+    assert len(s.made) == 1 and summaries(s, attack="pgd", epsilon=8 / 255)["drop"].max() > 0
+    assert len(s.made) == 2
+
+
 @pytest.mark.parametrize("forgets", [("random:0.1", "class:3"), ("class:3", "random:0.1")])
 def test_forget_sets_keep_the_order_of_the_study(forgets):
     s = invented(few(forgets=forgets, seeds=(0,)))
@@ -191,30 +202,96 @@ def test_contents_are_numbers_and_two_displays():
     spreads = [Spread(5.0, 0.5, 2), Spread(4.0, np.nan, 1)]
     table = pd.DataFrame({"Method": ["CF_1", "RL"], "UA (→ Retrain)": spreads})
     table.attrs["caption"] = "50 % & more"
-    files = tables.contents(table, "table_x")
+    files = display.contents(table, "table_x")
     assert files["csv"] == "Method,UA mean,UA std,UA n\nCF_1,5.0,0.5,2\nRL,4.0,,1\n"
     head = "| Method | UA (→ Retrain) |\n| :--- | ---: |\n"
-    assert files["md"] == head + "| CF_1 | 5.00 ± 0.50 |\n| RL | 4.00 |\n\n50 % & more\n"
-    assert r"CF\_1 & 5.00 $\pm$ 0.50 \\" in files["tex"]
-    assert r"UA ($\rightarrow$ Retrain)" in files["tex"]
-    assert r"\caption{50 \% \& more}\label{tab:table_x}" in files["tex"]
+    rows = "| CF_1 | 5.00\u00a0±\u00a00.50 |\n| RL | 4.00 |\n"
+    assert files["md"] == f"{head}{rows}\n50 % & more\n"
+    assert r"CF\_1 & 5.00~$\pm$~0.50 \\" in files["tex"]
+    assert r"UA ($\rightarrow$\\Retrain)" in files["tex"]
+    assert r"\caption{50~\% \& more}\label{tab:table_x}" in files["tex"]
     nothing = pd.DataFrame({"a|b": ["nan"], "n": [Spread(np.nan, np.nan, 0)], "m": [np.nan]})
-    assert tables.markdown(nothing).splitlines()[2] == "| nan | – | – |"
+    assert display.markdown(nothing).splitlines()[2] == "| nan |", "a column of dashes is left out"
 
 
 def test_latex_is_safe_for_every_table(study):
-    assert tables.latex_text("a_b 5% ± ε ≤ {x} \\ ^ ~ # $") == (
+    assert display.latex_text("a_b 5% ± ε ≤ {x} \\ ^ ~ # $") == (
         r"a\_b 5\% $\pm$ $\varepsilon$ $\leq$ \{x\} \textbackslash{} "
         r"\textasciicircum{} \textasciitilde{} \# \$"
     )
-    kinds = {tables.table1: "tabular", tables.table3: "longtable", tables.table4: "longtable"}
-    for draw, kind in kinds.items():
-        table = draw(study)
-        text = tables.latex(table, "t")
+    for draw in (tables.table1, tables.table3, tables.table4):
+        text = display.latex(draw(study), "t")
         text.encode("ascii")
-        body = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
-        assert all(line.replace(r"\&", "").count("&") == table.shape[1] - 1 for line in body)
-        assert text.count(rf"\begin{{{kind}}}") == text.count(rf"\end{{{kind}}}") == 1
+        found = list(display.parts(draw(study)))
+        assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == len(found)
+        bodies = re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL)
+        for body, (_, part) in zip(bodies, found, strict=True):
+            lines = [line for line in body.splitlines() if line != r"\midrule"]
+            assert len(lines) == len(part)
+            assert all(line.count("&") == part.shape[1] - 1 for line in lines)
+    many = pd.DataFrame({"a": ["x"] * 46, "b": "y"})
+    assert r"\begin{longtable}{ll}" in display.latex(many, "t")
+
+
+def test_a_table_is_shown_in_parts_without_what_is_empty_or_aside():
+    spread = [Spread(-1.0, 0.5, 3, 1), Spread(np.nan, np.nan, 0), Spread(2.0, np.nan, 1, 1)]
+    table = pd.DataFrame({"Architecture": ["A", "A", "B"], "Method": list("xyz"), "UA": spread})
+    table = table.assign(none=np.nan, more=1.0, Unit="points", Value=[0.25, 1.0, 2.0])
+    table = table.assign(Low=[-0.25, 0.0, np.nan], High=[0.5, 2.0, np.nan], Seeds=[3, 3, 1])
+    table.attrs |= {"by": ["Architecture"], "aside": ["more"]}
+    files = display.contents(table, "t")
+    assert "more" in files["csv"] and "none" in files["csv"]
+    head, _, *rows = files["md"].replace("\u00a0", "_").split("**A, n = 3**\n\n")[1].splitlines()
+    assert head == "| Method | UA | Unit | Value [95_% interval] |"
+    assert rows[:2] == [
+        "| x | −1.0_±_0.5 | points | 0.2 [−0.2, 0.5] |",
+        "| y | – | points | 1.0 [0.0, 2.0] |",
+    ]
+    assert "**B, n = 1**" in files["md"] and "| z | 2.0 | points | 2.0 |" in files["md"]
+    assert r"\caption{B, n = 1. t}\label{tab:t-2}" in files["tex"]
+
+
+# Points that Computer Modern takes at 8 points; a wrong guess shows in a page that is too wide.
+WIDTHS = dict.fromkeys("ijlI.,:;'|![]()", 2.7) | dict.fromkeys("mwMWGOQ%±→↑↓−<>=≤≥", 6.8)
+WIDTHS |= dict.fromkeys("ABCDEFHKLNPRSTUVXYZ", 5.7) | {" ": 2.9, "\u00a0": 2.9}
+
+
+def width(text):
+    """Return the points that LaTeX's own text takes, macros read as the sign they stand for."""
+    for sign, macro in display.LATEX.items():
+        text = text.replace(macro, sign)
+    return sum(WIDTHS.get(letter, 4.3) for letter in text)
+
+
+def widest(tex):
+    """Return the width in points of the widest table in a LaTeX file."""
+    tables = re.findall(r"tabular\}\{(.*?)\}\n\\toprule\n(.*?)\\bottomrule", tex, re.DOTALL)
+    tables += re.findall(r"longtable\}\{(.*?)\}\n.*?\\toprule\n(.*?)\\bottomrule", tex, re.DOTALL)
+    found = []
+    for kinds, body in tables:
+        shares = re.findall(r"p\{([-\d.]+)\\textwidth\}", kinds)
+        long = "p" in kinds and [k for k in re.sub(r"\{.*?\}", "", kinds)]
+        columns = {}
+        for line in body.splitlines():
+            line = re.sub(r"\\shortstack\[\w\]\{((?:[^{}]|\{.*?\})*)\}(?= &| \\\\)", r"\1", line)
+            for at, cell in enumerate(
+                line.removesuffix(r" \\").split(" & ") if "&" in line else ()
+            ):
+                if not (long and long[at] == "p"):
+                    columns.setdefault(at, []).extend(map(width, cell.split(r"\\")))
+        assert all(float(share) > 0.12 for share in shares), shares
+        taken = sum(map(max, columns.values())) + 506 * sum(map(float, shares))
+        found.append(taken + 6 * (len(columns) + len(shares)))
+    return max(found, default=0)
+
+
+STUDIES = sorted(path.name for path in (project_folder() / "figures").iterdir())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_table_fits_a_page_in_latex(name):
+    for path in sorted((project_folder() / "figures" / name).glob("*.tex")):
+        assert 0 < widest(path.read_text()) <= 506, path.name
 
 
 @pytest.mark.parametrize(
@@ -229,9 +306,10 @@ def test_latex_is_safe_for_every_table(study):
 )
 def test_names_cannot_break_out_of_a_table(name, shown):
     s = invented([model("retrain", forget=f"class:{name}", quality={"TA": 1.0})], dataset=name)
-    files = tables.contents(tables.table1(s), "t")
-    assert f"| class {shown} |" in files["md"] and files["md"].endswith(f"data set {shown}.\n")
-    assert len(files["md"].splitlines()) == 5
+    files = display.contents(tables.table1(s), "t")
+    assert f"**SmallViT, class {shown}, n = 1**" in files["md"]
+    assert files["md"].endswith(f"data set {shown}.\n")
+    assert len(files["md"].splitlines()) == 7
     assert len(files["tex"].splitlines()) == 12 and "\u2028" not in files["tex"]
     assert f"class {name}" in files["csv"].replace('""', '"'), "a program reads the name itself"
 
@@ -255,6 +333,37 @@ def test_published_files_stay_untouched_while_nothing_changes(tmp_path):
     s.output.write_text("")
     with pytest.raises(UserError, match="cannot write "):
         publish(s, "table1_models")
+
+
+def test_what_the_same_code_made_of_the_same_numbers_is_not_made_again(tmp_path, monkeypatch):
+    drawn = []
+
+    def again(study):
+        drawn.append(study)
+        return tables.table1(study)
+
+    def made():
+        drawn.clear()
+        publish_all(s)
+        return len(drawn)
+
+    again.__module__ = "unlearnkit.report.tables"
+    for name in list(FIGURES):
+        monkeypatch.delitem(FIGURES, name)
+    monkeypatch.setitem(TABLES, "table1_models", again)
+    s = invented(few(), folder=tmp_path / "results" / "quick")
+    assert (made(), made()) == (1, 0)
+    assert len(publish(s, "table1_models")) and drawn, "it is shown all the same"
+    (s.output / "table1_models.md").write_text("changed by hand")
+    assert (made(), made()) == (1, 0)
+    (s.output / "table1_models.tex").unlink()
+    assert (made(), made()) == (1, 0)
+    s = invented(few(seeds=(0,)), folder=tmp_path / "results" / "quick")
+    assert (made(), made()) == (1, 0), "other numbers"
+    monkeypatch.setitem(publish_all.__globals__, "CODE", ["another version"])
+    assert (made(), made()) == (1, 0), "other code"
+    again.__module__ = "mine"
+    assert (made(), made()) == (1, 1), "of another's code nothing is known"
 
 
 def test_what_a_study_lacks_is_skipped_and_said(tmp_path, monkeypatch):
@@ -286,5 +395,5 @@ def test_a_study_with_next_to_nothing_has_tables_all_the_same(models):
     s = invented(models)
     for draw in TABLES.values():
         table = draw(s)
-        assert len(table.columns) and tables.contents(table, "t")
+        assert len(table.columns) and display.contents(table, "t")
     assert set(FIGURES).isdisjoint(TABLES)

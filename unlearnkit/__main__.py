@@ -208,7 +208,8 @@ def sweep(options: argparse.Namespace) -> int:
         if options.accept:
             raise UserError("not accepted: not all rates were tried")
         return 0
-    results.write_sweep(table, folder)
+    with run.writing(folder):
+        results.write_sweep(table, folder)
     if options.accept:
         folder = results.committed_folder(folder.name)
         results.write_sweep(table, folder)

@@ -171,6 +171,7 @@ def unlearn(
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = run.seconds
+        run.tell()
     parameters = sum(parameter.numel() for _, parameter in trainable(run.model))
     return Unlearned(run.model.eval(), run.log, seconds, run.memory(), peak.bytes, parameters)
 

@@ -1,12 +1,10 @@
 """Bad Teacher: one competent teacher, one that knows nothing."""
 
 import torch
-from torch import Tensor
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.methods.delete import divergence
-from unlearnkit.seeding import stream
+from unlearnkit.methods.common import divergence, draw_retain, marked
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import Share
 
@@ -43,16 +41,3 @@ def bad_teacher(run: Run, *, retain_share: Share = 0.3) -> None:
             lost = forgotten[index].to(run.device)[:, None]
             target = torch.where(lost, wrong, run.original_logits(images)).softmax(1)
             run.step(divergence(target, run.logits(images)))
-
-
-def draw_retain(run: Run, count: int) -> Tensor:
-    """Return `count` of the retain set's indices, or all if it has fewer, drawn by the seed."""
-    generator = stream(run.seed, "part of retain")
-    return run.retain_index[torch.randperm(len(run.retain_index), generator=generator)[:count]]
-
-
-def marked(run: Run) -> Tensor:
-    """Return a bool for each training image: whether it is to be forgotten."""
-    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
-    forgotten[run.forget_index] = True
-    return forgotten

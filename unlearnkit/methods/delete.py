@@ -1,9 +1,7 @@
 """DELETE: decoupled distillation to erase."""
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from unlearnkit.methods import method
+from unlearnkit.methods.common import divergence
 from unlearnkit.training import Run
 
 
@@ -28,8 +26,3 @@ def delete(run: Run) -> None:
         for images, labels in run.forget(epoch):
             others = run.original_logits(images).scatter(1, labels[:, None], -1e10)
             run.step(divergence(others.softmax(1), run.logits(images)))
-
-
-def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """Return KL(target || softmax(logits)), both [B, C], averaged over the batch."""
-    return F.kl_div(F.log_softmax(logits, 1), target, reduction="batchmean")

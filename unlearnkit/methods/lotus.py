@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnkit.methods import method
-from unlearnkit.methods.bad_teacher import draw_retain, marked
+from unlearnkit.methods.common import draw_retain, marked
 from unlearnkit.metrics import predictions
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative, Share

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.methods.bad_teacher import draw_retain
 from unlearnkit.methods.cf import finetune
+from unlearnkit.methods.common import draw_retain, loss_gradients
 from unlearnkit.methods.ct import kernels
-from unlearnkit.methods.salun import loss_gradients, top_fraction
+from unlearnkit.methods.salun import top_fraction
 from unlearnkit.scopes import in_scope, trainable
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run

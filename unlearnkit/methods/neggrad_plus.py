@@ -1,12 +1,8 @@
 """NegGrad+: gradient ascent on the forget set, held in place by the retain set."""
 
-import torch
-from torch import Tensor
-
 from unlearnkit.methods import method
-from unlearnkit.seeding import stream
+from unlearnkit.methods.common import forget_batches, retain_steps
 from unlearnkit.training import Run
-from unlearnkit.training.batches import batch_sizes
 from unlearnkit.training.recipe import Share
 
 
@@ -33,17 +29,3 @@ def neggrad_plus(run: Run, *, beta: Share = 0.95) -> None:
         for (images, labels), index in zip(run.retain(epoch), lost, strict=True):
             loss = beta * run.cross_entropy(images, labels)
             run.step(loss - (1 - beta) * run.cross_entropy(*run.batch(index)))
-
-
-def retain_steps(run: Run) -> int:
-    """Return the number of batches of a pass over the retain set."""
-    return len(batch_sizes(len(run.retain_index), run.recipe.batch_size))
-
-
-def forget_batches(run: Run, epoch: int, count: int) -> tuple[Tensor, ...]:
-    """Return `count` batches of the forget set, which is shuffled anew whenever it is through."""
-    index, generator = run.forget_index, stream(run.seed, "order", "forget beside", epoch)
-    size = min(run.recipe.batch_size, len(index))
-    rounds = -(-count * size // len(index))
-    shuffled = [index[torch.randperm(len(index), generator=generator)] for _ in range(rounds)]
-    return torch.cat(shuffled)[: count * size].split(size)

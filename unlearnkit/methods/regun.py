@@ -5,8 +5,7 @@ from torch import Tensor
 
 from unlearnkit.errors import UserError
 from unlearnkit.methods import method
-from unlearnkit.methods.delete import divergence
-from unlearnkit.methods.neggrad_plus import forget_batches, retain_steps
+from unlearnkit.methods.common import divergence, forget_batches, retain_steps
 from unlearnkit.metrics import predictions
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run

@@ -1,12 +1,10 @@
 """SalUn: saliency unlearning, random labels on the weights that matter to the forget set."""
 
-from collections.abc import Iterable, Iterator
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unlearnkit.methods import method
+from unlearnkit.methods.common import loss_gradients
 from unlearnkit.methods.rl import Draws, Passes, random_labels
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
@@ -56,14 +54,6 @@ def saliency(run: Run) -> dict[str, Tensor]:
         for name, gradient in gradients.items():
             total[name] += gradient
     return {name: value.abs() for name, value in total.items()}
-
-
-def loss_gradients(run: Run, batches: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield the mean cross-entropy's gradients for each batch of plain images, in eval mode."""
-    run.model.eval()
-    for index in batches:
-        images, labels = run.batch(index, augment=False)
-        yield run.gradients(F.cross_entropy(run.model(images), labels))
 
 
 def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:

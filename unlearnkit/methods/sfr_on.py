@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unlearnkit.methods import method
-from unlearnkit.methods.bad_teacher import draw_retain
-from unlearnkit.methods.neggrad_plus import forget_batches, retain_steps
-from unlearnkit.methods.ssd import fisher
+from unlearnkit.methods.common import draw_retain, fisher, forget_batches, retain_steps
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative, Positive, Size

@@ -1,12 +1,9 @@
 """SSD: selective synaptic dampening, without any training."""
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor
 
 from unlearnkit.methods import method
-from unlearnkit.methods.salun import loss_gradients
+from unlearnkit.methods.common import fisher
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
 from unlearnkit.training.batches import batch_sizes
@@ -49,17 +46,3 @@ def selective_synaptic_dampening(
                 parameter.copy_(torch.where(chosen[name], factor * parameter, parameter))
         shrunk = torch.cat([mask.flatten() for mask in chosen.values()])
         run.log["dampened"] = shrunk.double().mean().item()
-
-
-def fisher(run: Run, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return each weight's diagonal Fisher information, of the trained parameters by name.
-
-    That is the mean over `batches` of the squared gradient of the batch's loss, as in the authors'
-    code: with batches of one image it is the diagonal of the empirical Fisher matrix.
-    """
-    total: dict[str, Tensor] = {}
-    for count, gradients in enumerate(loss_gradients(run, batches), 1):
-        for name, gradient in gradients.items():
-            mean = total.setdefault(name, torch.zeros_like(gradient))
-            mean += (gradient.square() - mean) / count
-    return total

@@ -41,7 +41,7 @@ from unlearnkit.report.frames import (
     summaries,
 )
 from unlearnkit.report.stats import holm, interval, mean_std, spearman
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, made_once
 
 VERDICTS = ("supported", "contradicted", "undecided", "described")
 SEEDS = 3  # the fewest that can decide
@@ -109,6 +109,7 @@ def _p_value(array: np.ndarray) -> float:
     return float(2 * t.sf(abs(array.mean()) / error, len(array) - 1))
 
 
+@made_once
 def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.DataFrame:
     """Table 5: what was measured on each claim, its interval over seeds, and the verdict.
 
@@ -130,6 +131,7 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
         "The claims, judged: each statistic is computed within each seed; mean and 95 % Student t "
         f"interval over seeds. Fewer than {SEEDS} seeds decide nothing. A claim rests on its key "
         "rows; p is corrected for their number (Holm). Excluded: what the interval rules out.",
+        ["Claim"],
     )
 
 

@@ -48,14 +48,20 @@ def finding(s: Study, claim: str, *, brief: bool = False) -> str:
     rows = table[(table["Claim"] == claim) & (table["Key"] == "yes")]
     if rows.empty:
         return "" if brief else f"**{claim}**, {CLAIMS[claim]}. The study has no numbers for it."
-    shown = rows.drop_duplicates("Architecture") if brief else rows
-    lines = [f"{row.Architecture}: {_said(row, brief)}." for row in shown.itertuples()]
-    judged = set(rows["Architecture"])
-    missing = [name for name in map(s.title, s.architectures) if name not in judged]
-    if claim in ("C3", "C5") and (marks(s)["mark"] != "").any():
-        lines += [f"{name}: no method is free of marked models." for name in missing]
+    found = lines(s, rows.drop_duplicates("Architecture") if brief else rows, brief)
     head = f"**{claim}**, {CLAIMS[claim]}, is **{verdict(rows)}**."
-    return " ".join([head, *lines]) if brief else "\n* ".join([f"{head}\n", *lines])
+    return " ".join([head, *found]) if brief else "\n* ".join([f"{head}\n", *found])
+
+
+def lines(s: Study, rows: pd.DataFrame, brief: bool = True) -> list[str]:
+    """Return a sentence on each of some rows of `table5`, and on who has none for its marks."""
+    found = [f"{row.Architecture}: {_said(row, brief)}." for row in rows.itertuples()]
+    missing = [
+        name for name in map(s.title, s.architectures) if name not in set(rows["Architecture"])
+    ]
+    if set(rows["Claim"]) & {"C3", "C5"} and (marks(s)["mark"] != "").any():
+        found += [f"{name}: no method is free of marked models." for name in missing]
+    return found
 
 
 def caveat(s: Study) -> str:
@@ -94,6 +100,9 @@ def _said(row: Any, brief: bool) -> str:
         case "C3", "1/255":
             way = "further" if up else "nearer"
             text = f"the nearest wrong answer lies {size}/255 {way} than Retrain's (mean of {who})"
+        case "C3", _ if what.startswith("drop"):
+            way = "more" if up else "less"
+            text = f"{who} {'lose' if ',' in who else 'loses'} {size} points {way} than Retrain"
         case "C3", _:
             way = "more" if up else "fewer"
             text = f"{size} points {way} of the right images stay right under attack than Retrain's"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.names import GAP_METRICS, ID
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, made_once
 
 ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 EXACT = ["original", "retrain"]
@@ -32,6 +32,7 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
     return grouped.agg(mean="mean", low="min", high="max", std="std", n="count").reset_index()
 
 
+@made_once
 def summaries(
     s: Study,
     *,
@@ -83,6 +84,7 @@ def summaries(
     return table
 
 
+@made_once
 def marks(s: Study) -> pd.DataFrame:
     """Return ID and mark of each unlearned model: "damaged", "did not unlearn", or "".
 
@@ -102,16 +104,19 @@ def marks(s: Study) -> pd.DataFrame:
 
 
 def nearer(s: Study) -> pd.DataFrame:
-    """Return ID and nearer: the median over images of minimal distance minus Retrain's (1/255).
+    """Return ID and the excess of minimal distance: it minus Retrain's, image by image (1/255).
 
-    Paired by image, over those that both models get right when clean.
+    Of the images that both models get right when clean: nearer, the median, and the quarters
+    nearest and furthest.
     """
     keys = ["architecture", "forget", "seed", "image"]
     paired = beside_retrain(s.distance, keys, ["distance"])
     paired = paired[(paired["distance"] > 0) & (paired["distance_retrain"] > 0)]
     difference = (paired["distance"] - paired["distance_retrain"]).fillna(0.0)  # inf − inf
-    medians = difference.groupby([paired[name] for name in ID], sort=False).median()
-    return (255 * medians).rename("nearer").reset_index()
+    by_model = (255 * difference.astype(float)).groupby([paired[name] for name in ID], sort=False)
+    parts = {"nearer": 0.5, "nearest": 0.25, "furthest": 0.75}
+    found = {name: by_model.quantile(share) for name, share in parts.items()}
+    return pd.DataFrame(found).reset_index()
 
 
 def average_gap(quality: pd.DataFrame) -> pd.DataFrame:

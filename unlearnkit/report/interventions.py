@@ -53,7 +53,7 @@ def interventions(s: Study) -> pd.DataFrame:
         "adversarial distance (median over images that both get right when clean; with 95 % "
         "Student t interval); mean ± std over seeds."
     )
-    return s.table(rows, COLUMNS, text)
+    return s.table(rows, COLUMNS, text, ["Architecture", "Start"])
 
 
 def _numbers(s: Study) -> pd.DataFrame:

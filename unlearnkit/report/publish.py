@@ -1,16 +1,19 @@
 """The study's tables and figures by name: drawn, and kept in files beside its results."""
 
+import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from unlearnkit.errors import unknown
 from unlearnkit.files import write_atomic
-from unlearnkit.report import claims, interventions, published, tables
+from unlearnkit.report import claims, display, interventions, published, tables
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.study import NothingToDraw, Study
 
@@ -46,6 +49,11 @@ FIGURES: dict[str, Callable[..., Any]] = {
     "fig6_sigma": _figure("sigma_by_class"),
     "fig7_tradeoff": _figure("tradeoff"),
 }
+LIBRARIES = ("fonttools", "matplotlib", "numpy", "pandas", "pillow", "scipy", "seaborn")
+PACKAGE = Path(__file__).parents[1]
+# What draws, as it was when this was imported
+CODE = [sys.version, *map(metadata.version, LIBRARIES)]
+CODE += [path.read_text() for end in ("py", "csv") for path in sorted(PACKAGE.rglob(f"*.{end}"))]
 
 
 def publish(study: Study, name: str) -> Any:
@@ -53,10 +61,10 @@ def publish(study: Study, name: str) -> Any:
 
     A table goes out as CSV, Markdown and LaTeX; a figure as PNG and PDF, both 7 inches wide and, as
     NAME_column, 3.3, and the CSV it is drawn from; provenance.json beside them says where the
-    numbers come from. What is there already stays
-    untouched. A study that has no numbers for it gives a warning and an empty table, or None for a
-    figure, and what was drawn of it before is removed. A `UserError` refuses an unknown name, or
-    a folder that cannot be written to.
+    numbers come from. What is there already stays untouched, and files that the same code made of
+    the same numbers here are not made again. A study that has no numbers for it gives a warning and
+    an empty table, or None for a figure, and what was drawn of it before is removed. A `UserError`
+    refuses an unknown name, or a folder that cannot be written to.
     """
     shown, lacking = _kept(study, name)
     if lacking:
@@ -71,10 +79,25 @@ def publish_all(study: Study, report: Callable[[str], None] = lambda line: None)
     """
     names = []
     for name in (*TABLES, *FIGURES):
-        _, lacking = _kept(study, name)
+        lacking = "" if _is_made(study, name) else _kept(study, name)[1]
         report(f"{name} is not drawn: {lacking}" if lacking else name)
         names += [] if lacking else [name]
     return names
+
+
+def _is_made(study: Study, name: str) -> bool:
+    ours = (TABLES | FIGURES)[name].__module__.startswith("unlearnkit.")
+    return ours and _mark(study, name).exists()
+
+
+def _mark(study: Study, name: str) -> Path:
+    """Return what is there if this code made the files of `name`, as they are, of `study`."""
+    drawn = hashlib.sha256("\0".join([study.digest, *CODE, name]).encode())
+    stems = (name, f"{name}_column", "provenance")
+    there = [path for stem in stems for path in study.output.glob(f"{stem}.*") if path.is_file()]
+    for path in sorted(there):
+        drawn.update(path.name.encode() + path.read_bytes())
+    return study.output.parent / ".drawn" / drawn.hexdigest()[:20]
 
 
 def _kept(study: Study, name: str) -> tuple[Any, str]:
@@ -82,11 +105,13 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
     shown, lacking, files = None, "", {}
     if name in TABLES:
         shown = TABLES[name](study)
-        files = {f"{name}.{end}": text for end, text in tables.contents(shown, name).items()}
+        files = {f"{name}.{end}": text for end, text in display.contents(shown, name).items()}
         lacking = "the study has no numbers for it" if shown.empty else ""
     elif name in FIGURES:
         try:
             shown = FIGURES[name](study)
+            if _is_made(study, name):
+                return shown, ""
             for fig, stem in (shown, name), (FIGURES[name](study, column=True), f"{name}_column"):
                 files |= {f"{stem}.{kind}": fig.picture(kind) for kind in ("png", "pdf")}
             files[f"{name}.csv"] = shown.data.to_csv(index=False, lineterminator="\n")
@@ -105,4 +130,5 @@ def _kept(study: Study, name: str) -> tuple[Any, str]:
         data = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
+    write_atomic(_mark(study, name), "")
     return shown, ""

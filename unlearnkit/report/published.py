@@ -93,6 +93,7 @@ def observations(s: Study, forget: str | None = None, reading: str = "std") -> p
         "every layer that occurs among them). In brackets: of published values, which are read off "
         "the figure, the range of the reading error; of ours, the 95 % t interval over seeds. "
         "Undecided: fewer than three seeds, or seeds that disagree.",
+        ["Architecture"],
     )
 
 
@@ -209,6 +210,7 @@ def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
         "Fairness-gap under each reading of σ beside the published curves of Original and Retrain: "
         "medians over the layers that both have, mean over seeds first; distance: median of the "
         "absolute log10(ours / published); ρ: Spearman's, of the two curves over layers.",
+        ["Architecture"],
     )
 
 

@@ -10,11 +10,12 @@ from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
 from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
+from unlearnkit.report.display import markdown, markdown_text
 from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
-from unlearnkit.report.tables import markdown, markdown_text, wide
+from unlearnkit.report.tables import wide
 from unlearnkit.results import committed_folder
 
 # A line that ends in a hyphen would be read with a space after it.
@@ -22,10 +23,11 @@ wrapped = partial(fill, width=120, break_on_hyphens=False)
 STUDIES = ("paper", "cifar10", "quick")  # the first whose results are committed is shown
 # Page -> its blocks, each between two markers
 PAGES = {"README.md": ("findings", "figure"), "docs/results.md": ("verdicts", "main-table")}
-COLUMNS = {name: (name, 2) for name in ("UA", "RA", "TA", "MIA")} | {
-    "average_gap": ("Avg. gap ↓", 2),
-    "drop": ("Drop ↓", 2),
-    "excess": ("Excess (→ 0)", 2),
+QUALITY = ["UA", "RA", "TA", "MIA"]
+COLUMNS = {name: (name, 1) for name in QUALITY} | {
+    "average_gap": ("Avg. gap ↓", 1),
+    "drop": ("Drop ↓", 1),
+    "excess": ("Excess (→ 0)", 1),
     "gap_mean": ("Fairness-gap", 3),
     "seconds": ("RTE (s) ↓", 1),
 }
@@ -80,8 +82,8 @@ def main_table(s: Study) -> pd.DataFrame:
     table = table[table[list(shown)].eq(shown).all(axis=1)]
     table = beside_retrain(table, ["architecture", "seed"], ["drop"])
     table = table.assign(excess=table["drop"] - table["drop_retrain"])
-    numbers = table.melt(ID, [name for name in COLUMNS if name in table], "metric", "value")
-    long = pd.concat([s.rows("quality", **shown), numbers])
+    numbers = table.melt(ID, [name for name in COLUMNS if name not in QUALITY], "metric", "value")
+    long = pd.concat([s.rows("quality", metric=QUALITY, **shown), numbers])
     return wide(s, long, ["architecture", "method"], COLUMNS).drop(columns="Seeds")
 
 

@@ -36,8 +36,8 @@ def sensitivity(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     usual = everything["std"].assign(near=-everything["std"]["distance"])
     usual["lost"] = 100 - usual["kept"]
     carried = models_of(s, attack=attack, access="transfer")
-    marked = marks(s).set_index(ID)["mark"]
-    clear = usual[usual[ID].apply(tuple, axis=1).map(marked).fillna("").eq("")]
+    marked = pd.MultiIndex.from_frame(marks(s).query("mark != ''")[ID])
+    clear = usual[~pd.MultiIndex.from_frame(usual[ID]).isin(marked)]
     gaps = {"reading": {name: (part, "gap_mean") for name, part in everything.items()}}
     gaps["aggregator"] = {name.removeprefix("gap_"): (usual, name) for name in GAPS[1:]}
     for choice, options in gaps.items():
@@ -74,4 +74,4 @@ def sensitivity(s: Study, *, attack: str | None = None) -> pd.DataFrame:
     rows = [dict(zip(names, head, strict=True)) | judge(*rest) for *head, rest in found]
     table = pd.DataFrame(rows, columns=[*names, *claims.COLUMNS[5:8], "Seeds", "Verdict"])
     text = "What C1, C2 and C3 rest on, one choice changed at a time; rule and interval as in "
-    return s.table(table, list(table), f"{text}Table 5.")
+    return s.table(table, list(table), f"{text}Table 5.", ["Claim", "Architecture"])

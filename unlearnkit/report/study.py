@@ -1,10 +1,11 @@
 """A study as tidy data frames: what every table and figure is drawn from."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
     """Return the distinct `values`: those `known` first, in that order, then as they appear."""
     found = dict.fromkeys(values)
     return list(dict.fromkeys([*(name for name in known if name in found), *found]))
+
+
+def made_once(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    """Decorate a function of a study and keywords: its frame is made once, and copies returned."""
+
+    @wraps(function)
+    def copied(s: "Study", **options: Any) -> pd.DataFrame:
+        of = (function, *sorted(options.items()))
+        if of not in s.made:
+            s.made[of] = function(s, **options)
+        return s.made[of].copy()
+
+    return copied
 
 
 class Study:
@@ -67,6 +81,7 @@ class Study:
     def __init__(self, results: Results, folder: Path) -> None:
         study, cells = results.study, [record.cell for record in results.records]
         self.results, self.folder = results, folder
+        self.made: dict[tuple, pd.DataFrame] = {}  # see `made_once`
         self.name = folder.name  # of its folders under results/ and figures/
         self.profile = study["settings"]
         self.profile_name, self.dataset = study["profile"], study["dataset"]
@@ -116,9 +131,20 @@ class Study:
         """Return `text`, followed by profile and data set."""
         return f"{text} Profile {self.profile_name}, data set {self.dataset}."
 
-    def table(self, rows: Any, columns: list[str], caption: str = "") -> pd.DataFrame:
-        """Return a table that carries its caption, if it is given one."""
+    def table(
+        self,
+        rows: Any,
+        columns: list[str],
+        caption: str = "",
+        by: Sequence[str] = (),
+        aside: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Return a table that carries its caption, if it has one, and how `display` slims it.
+
+        It has a part for each value of the columns `by`; those `aside` are in the CSV alone.
+        """
         table = pd.DataFrame(rows, columns=columns)
+        table.attrs |= {"by": list(by), "aside": list(aside)}
         if caption:
             table.attrs["caption"] = self.caption(caption)
         return table
@@ -163,6 +189,14 @@ class Study:
             },
             **({INTERVENTIONS: by_hand.provenance["cells"]} if by_hand else {}),
         }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all results, those of the interventions included."""
+        found = self.results
+        told = [found.study, found.machine, [(str(r.cell), r.stages) for r in found.records]]
+        told += [self.interventions.digest] if self.interventions else []
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def splits(self) -> pd.DataFrame:

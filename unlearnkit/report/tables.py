@@ -1,12 +1,11 @@
-"""The study's tables, and any table as CSV, Markdown and LaTeX.
+"""The study's tables.
 
 A cell measured over seeds is a `stats.Spread`: it reads as ``mean ± std`` and is a number to
 ``float``. In headers ↓ and ↑ say what is better, (→ Retrain) that the retrained model's value is
 the one to match.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ import pandas as pd
 from unlearnkit.errors import unknown
 from unlearnkit.names import ID
 from unlearnkit.report import frames
-from unlearnkit.report.stats import MISSING, Spread, mean_std
+from unlearnkit.report.stats import mean_std
 from unlearnkit.report.study import Study, arranged
 
 MEBIBYTE = 2**20
@@ -23,12 +22,6 @@ QUANTITIES = {
     "drop": "Drop ↓",
     "excess": "Excess over Retrain (→ 0)",
 }
-LONG_TABLE = 45  # one row more and a LaTeX table no longer fits a page
-LONG_TEXT = 40  # longer text gets a column that breaks it into lines
-MATH = r"\pm \rightarrow \downarrow \uparrow \varepsilon \rho \sigma \times \leq \geq - \infty < >"
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {character: f"\\{character}" for character in "{}&%$#_"} | {"–": "--", "ℓ": r"$\ell$"}
-LATEX |= {sign: f"${word}$" for sign, word in zip("±→↓↑ερσ×≤≥−∞<>", MATH.split(), strict=True)}
 
 
 def wide(
@@ -37,11 +30,12 @@ def wide(
     keys: list[str],
     columns: Mapping[Any, tuple[str, int]],
     caption: str = "",
+    aside: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Lay `long` (ID, metric, value) out: a row for each of `keys`, a `Spread` for each metric.
 
     `columns`: metric -> header and digits; one that `long` lacks has no column. Rows come in the
-    study's order; the last column counts their seeds.
+    study's order; the last column counts their seeds. `aside`: as in `Study.table`.
     """
     titles = {"forget": frames.forget_title, "quantity": QUANTITIES.get}
     columns = {name: columns[name] for name in columns if name in set(long["metric"])}
@@ -55,17 +49,18 @@ def wide(
         shown = [titles.get(k, s.title)(name) for k, name in zip(keys, names, strict=True)]
         rows.append((*shown, *cells, part["seed"].nunique()))
     headers = ["Forget set" if key == "forget" else key.capitalize() for key in keys]
-    headers += [header for header, _ in columns.values()]
-    return s.table(rows, [*headers, "Seeds"], caption)
+    shown = [header for header, _ in columns.values()]
+    by = [headers[keys.index(key)] for key in ("architecture", "forget", "attack") if key in keys]
+    return s.table(rows, [*headers, *shown, "Seeds"], caption, by, aside)
 
 
 def table1(s: Study) -> pd.DataFrame:
     """Table 1: accuracies and MIA-efficacy (%) of the original and the retrained models."""
     quality = s.rows("quality", progress=1.0, method=["original", "retrain"], scope="all")
-    columns = {name: (name, 2) for name in ("UA", "RA", "TA", "FA")}
-    columns |= {"TA_forgotten": ("TA forgotten class", 2), "MIA": ("MIA", 2)}
+    columns = {name: (name, 1) for name in ("UA", "RA", "TA", "FA")}
+    columns |= {"TA_forgotten": ("TA forgotten class", 1), "MIA": ("MIA", 1)}
     text = "Original and retrained models: accuracies and MIA-efficacy in %, mean ± std over seeds."
-    return wide(s, quality, ["architecture", "forget", "method"], columns, text)
+    return wide(s, quality, ["architecture", "forget", "method"], columns, text, ["FA"])
 
 
 def table2(s: Study) -> pd.DataFrame:
@@ -74,11 +69,11 @@ def table2(s: Study) -> pd.DataFrame:
     cost = s.rows("cost", scope="all")
     for name in ("training_memory", "peak_memory"):
         cost = cost.assign(**{name: cost[name].astype(float) / MEBIBYTE})
-    columns = {name: (f"{name} (→ Retrain)", 2) for name in ("UA", "RA", "TA")}
+    columns = {name: (f"{name} (→ Retrain)", 1) for name in ("UA", "RA", "TA")}
     columns |= {
-        "TA_forgotten": ("TA forgotten class (→ Retrain)", 2),
-        "MIA": ("MIA (→ Retrain)", 2),
-        "average_gap": ("Avg. gap ↓", 2),
+        "TA_forgotten": ("TA forgotten class (→ Retrain)", 1),
+        "MIA": ("MIA (→ Retrain)", 1),
+        "average_gap": ("Avg. gap ↓", 1),
         "seconds": ("RTE (s) ↓", 1),
         "training_memory": ("Memory (MiB) ↓", 1),
         "peak_memory": ("Measured peak (MiB)", 0),
@@ -87,11 +82,10 @@ def table2(s: Study) -> pd.DataFrame:
     parts = (part.melt(ID, var_name="metric") for part in (cost, frames.average_gap(quality)))
     text = (
         "Unlearning: UA, RA, TA, MIA-efficacy in %, average gap to Retrain in percentage points, "
-        "run time of the algorithm alone, training memory counted, and the measured peak of the "
-        "whole process; mean ± std over seeds."
+        "run time of the algorithm alone, and training memory, counted; mean ± std over seeds."
     )
-    keys = ["architecture", "forget", "method"]
-    return wide(s, pd.concat([quality, *parts]), keys, columns, text)
+    keys, aside = ["architecture", "forget", "method"], ["Measured peak (MiB)"]
+    return wide(s, pd.concat([quality, *parts]), keys, columns, text, aside)
 
 
 def table3(
@@ -121,7 +115,7 @@ def table3(
     robust = robust.assign(metric=robust["epsilon"])
     long = robust.melt([*ID, "attack", "metric"], list(quantities), "quantity", "value")
     levels = sorted(long["metric"].unique())
-    columns = {e: (f"ε = {255 * e:.4g}/255" if e else "Clean", 2) for e in levels}
+    columns = {e: (f"ε = {255 * e:.4g}/255" if e else "Clean", 1) for e in levels}
     how = "" if access == "white-box" else f" ({access} from the original model)"
     text = (
         f"Accuracy under attack{how} in % of the attacked test images, drop from clean accuracy "
@@ -140,12 +134,12 @@ def table4(
     table = table[table["progress"] == 1.0]
     table = table.assign(training_memory=table["training_memory"] / MEBIBYTE)
     columns = {
-        "accuracy": ("TA (→ Retrain)", 2),
-        "average_gap": ("Avg. gap ↓", 2),
+        "accuracy": ("TA (→ Retrain)", 1),
+        "average_gap": ("Avg. gap ↓", 1),
         "gap_mean": ("Fairness-gap mean", 3),
         "gap_max": ("Fairness-gap max", 3),
         "gap_last": ("Fairness-gap last", 3),
-        "drop": ("Drop ↓", 2),
+        "drop": ("Drop ↓", 1),
         "seconds": ("RTE (s) ↓", 1),
         "relative_seconds": ("RTE / all ↓", 2),
         "training_memory": ("Memory (MiB) ↓", 1),
@@ -157,87 +151,6 @@ def table4(
         f"{s.title(attack or s.attack)} ({where}) in percentage points, fairness-gap ({reading}) "
         "over layers, cost and its ratio to the same method over all layers; mean ± std over seeds."
     )
-    keys = ["architecture", "forget", "method", "scope"]
-    return wide(s, table.melt(ID, var_name="metric"), keys, columns, text)
-
-
-def contents(table: pd.DataFrame, name: str) -> dict[str, str]:
-    """Return a table's files by their ending: csv (numbers), md and tex (display)."""
-    csv = numeric(table).to_csv(index=False, lineterminator="\n")
-    return {"csv": csv, "md": markdown(table), "tex": latex(table, name)}
-
-
-def numeric(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with mean, std and n columns for a `Spread`, and headers without arrows."""
-    columns: dict[str, list] = {}
-    for header in table:
-        name, values = re.sub(r"\s*(\(→[^)]*\)|[↓↑])", "", str(header)), list(table[header])
-        if any(isinstance(value, Spread) for value in values):
-            for field in ("mean", "std", "n"):
-                columns[f"{name} {field}"] = [getattr(value, field) for value in values]
-        else:
-            columns[name] = values
-    return pd.DataFrame(columns)
-
-
-def markdown_text(text: str) -> str:
-    """Return `text` on one line, without what would be a tag, a link, code or a column's end."""
-    return re.sub(r"[\\|`]|<(?=[A-Za-z/!?])|](?=[(\[:])", r"\\\g<0>", " ".join(text.splitlines()))
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Return `table` as a Markdown pipe table, numbers to the right, caption below."""
-    head, *rows = _shown(table, markdown_text)
-    rule = ["---:" if kind == "r" else ":---" for kind in _kinds(table)]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
-    caption = table.attrs.get("caption")
-    return text + f"\n{markdown_text(caption)}\n" if caption else text
-
-
-def latex_text(text: str) -> str:
-    """Return `text` on one line, with everything LaTeX would stumble over replaced."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.splitlines()))
-
-
-def latex(table: pd.DataFrame, name: str) -> str:
-    """Return `table` in LaTeX (booktabs; longtable beyond a page), labelled ``tab:name``."""
-    title = rf"\caption{{{latex_text(table.attrs.get('caption', name))}}}\label{{tab:{name}}}"
-    rows, body = _shown(table, latex_text), []
-    head, *lines = [" & ".join(row) + r" \\" for row in rows]
-    for line, (first, *_), (above, *_) in zip(lines, rows[1:], rows, strict=False):
-        if body and first != above:
-            body.append(r"\midrule")
-        body.append(line)
-    kinds = _kinds(table)  # columns of long text share the page
-    kinds = kinds.replace("p", rf"p{{{0.5 / max(kinds.count('p'), 1):.2f}\linewidth}}")
-    top, packages = [r"\toprule", head, r"\midrule"], "booktabs"
-    if len(table) > LONG_TABLE:
-        packages += ",longtable"
-        start = [rf"\begin{{longtable}}{{{kinds}}}", title + r"\\", *top, r"\endhead"]
-        end = [r"\bottomrule", r"\end{longtable}"]
-    else:
-        start = [r"\begin{table}", r"\centering", title, rf"\begin{{tabular}}{{{kinds}}}", *top]
-        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join([f"% needs \\usepackage{{{packages}}}", *start, *body, *end]) + "\n"
-
-
-def _shown(table: pd.DataFrame, escaped: Callable[[str], str]) -> list[list[str]]:
-    """Return headers and rows as displayed: floats with three digits, a dash for a missing one."""
-    return [
-        [
-            escaped(MISSING if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else str(v))
-            for v in row
-        ]
-        for row in [list(table), *table.itertuples(index=False)]
-    ]
-
-
-def _kinds(table: pd.DataFrame) -> str:
-    """Return a letter for each column: r numbers, l text, p text that needs several lines."""
-    kinds = ""
-    for header in table:
-        if not all(isinstance(value, str) for value in table[header]):
-            kinds += "r"
-        else:
-            kinds += "p" if any(len(value) > LONG_TEXT for value in table[header]) else "l"
-    return kinds
+    keys, aside = ["architecture", "forget", "method", "scope"], ["Fairness-gap max"]
+    aside += ["RTE (s) ↓", "Memory (MiB) ↓"]  # of all layers they are in Table 2
+    return wide(s, table.melt(ID, var_name="metric"), keys, columns, text, aside)

@@ -1,6 +1,7 @@
 """Running a study: its data and store opened, what is lacking computed, results laid down."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,14 @@ def note_source(profile: Profile, dataset: str | None) -> Path:
     """Note what this machine's results of a study are of; return their folder."""
     lines = [f"{what}: {value}\n" for what, value in _source(profile, dataset).items()]
     folder = own_results(name_of(profile, dataset))
-    files.lay_down(folder, {"source.txt": "".join(lines)})
+    with writing(folder):
+        files.lay_down(folder, {"source.txt": "".join(lines)})
     return folder
+
+
+def writing(folder: Path) -> AbstractContextManager:
+    """Let one process at a time write this machine's results: their list of checksums is one."""
+    return Store(default_folder()).lock("results", folder.name)
 
 
 def open_lab(
@@ -101,10 +108,10 @@ def run_study(
 
 def keep_study(lab: Lab, dataset: str | None, cells: Iterable[Cell], part: str = "") -> Path:
     """Write what the store holds of a study, or a part, to its results here; return the folder."""
-    with lab.store.lock("results", name_of(lab.profile, dataset)):
-        folder = note_source(lab.profile, dataset) / part
-        files.write(collect(lab, cells), folder)
-    return folder
+    folder = note_source(lab.profile, dataset)
+    with writing(folder):
+        files.write(collect(lab, cells), folder / part)
+    return folder / part
 
 
 def collect(lab: Lab, cells: Iterable[Cell]) -> Results:

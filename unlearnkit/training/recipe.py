@@ -13,8 +13,10 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+# Beyond these bounds a whole number is a slip that would cost days, or all the memory there is.
+Count = Annotated[int, Field(ge=0, le=10**5)]
+Size = Annotated[int, Field(ge=1, le=10**6)]
+Pixels = Annotated[int, Field(ge=0, le=4096)]
 # Floats are finite, a bool is no number; a whole number will do for a float.
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -35,7 +37,7 @@ class Recipe:
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     # share of the training in which the rate rises, from 0; "onecycle" needs some, from peak / 25
     warmup: BelowOne = 0.0
-    crop: Count = 0  # pixels of zero padding of the random crop; 0 for none
+    crop: Pixels = 0  # pixels of zero padding of the random crop; 0 for none
     flip: bool = True  # mirror at random, where the data say that a mirror image keeps its class
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, where the hardware computes in it
     clip: NotNegative = 0.0  # largest norm of the gradient; 0 for no clipping

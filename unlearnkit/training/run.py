@@ -17,21 +17,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from unlearnkit.cost import MemoryCount, SavedBytes, has_bf16
 from unlearnkit.data import ImageData
 from unlearnkit.errors import UserError
-from unlearnkit.metrics import keep_pages, layout
+from unlearnkit.metrics import accuracy, keep_pages, layout, predictions
 from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
 from unlearnkit.training.batches import batch_sizes, cut
 from unlearnkit.training.checkpoint import load_state, save_state
+from unlearnkit.training.progress import close_with, progress_bar
 from unlearnkit.training.recipe import Recipe
 
 CHECKPOINT_SECONDS = 120.0
-# A plain {bar}: where it has a width, tqdm draws it a second time beside a notebook's own.
-BAR = "{desc:<28.28} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}"
+BAR = "{desc:<28.28} {percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}{postfix}"
 
 
 class TrainingDiverged(UserError):
@@ -93,9 +93,9 @@ class Run:
         start, end = load_state(self) if self.state_file else 0, self.recipe.epochs
         saved = time.monotonic()
         told = (os.environ.get(name, "") for name in ("UNLEARNKIT_WORKER", "TQDM_DISABLE"))
-        quiet = any(value not in ("", "0") for value in told) or None  # None: without a terminal
+        quiet = any(value not in ("", "0") for value in told)
         shape = {"total": end, "initial": start, "bar_format": BAR, "leave": False}
-        self._bar = tqdm(desc=self.name, disable=quiet, **shape)
+        self._bar = progress_bar(quiet, desc=self.name, **shape)
         try:
             for epoch in range(start, end):
                 self._epoch, self._seen, done = epoch, 0, epoch + 1
@@ -205,6 +205,10 @@ class Run:
         """Seconds since the run began, with those of before it was cut off and resumed."""
         return self.earlier_seconds + time.perf_counter() - self._began
 
+    def tell(self) -> None:
+        """Put one line in the place of the bar, if it was shown: epochs, accuracy, seconds."""
+        close_with(self._bar, lambda: self._summary(self.seconds))
+
     def memory(self) -> MemoryCount:
         """Return the training memory: the largest of the passes, counted on their first batches."""
         models = [self.model, self.original] if self.consults_original else [self.model]
@@ -213,6 +217,18 @@ class Run:
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
         optimizer = sum(value.nbytes for value in state if torch.is_tensor(value))
         return MemoryCount(parameters, gradients, optimizer, self.activations)
+
+    def _summary(self, seconds: float) -> str:
+        """Return what is said of a finished training; at most 1000 test images are looked at."""
+        data, many = self.data, self.recipe.epochs
+        taught = data.train_labels[self.retain_index.to(self.device)]
+        known = torch.isin(data.test_labels, taught).nonzero().flatten()
+        generator = stream(0, "progress")
+        index = known[torch.randperm(len(known), generator=generator)[:1000].to(self.device)]
+        logits = predictions(self.model, data.test_images[index], batch_size=self.recipe.batch_size)
+        right = accuracy(logits.argmax(1) == data.test_labels[index].cpu())
+        done = f"{many} epoch{'s' * (many != 1)}, {right:.1f} % test accuracy, {seconds:.1f} s"
+        return f"{self.name}: {done}"
 
     def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
         bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
@@ -263,4 +279,5 @@ def train(
             for images, labels in run.retain(epoch):
                 run.step((loss or Run.cross_entropy)(run, images, labels))
     model.eval()
+    run.tell()
     return run

@@ -185,27 +185,28 @@ def layerwise(
 
 @style.drawing
 def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> KitFigure:
-    """Draw each model's average gap against its excess: the drop under attack over Retrain's.
+    """Draw each model's average gap against its excess: the right images lost, over Retrain's.
 
-    Small: a model; large: its method's mean over seeds. Unlearning that Retrain cannot be told
-    from lies at 0, 0. Models over all layers; the drop is averaged over ε > 0. Data: `summaries`
-    of the models with the column excess (percentage points).
+    Of the images that a model gets right when clean, those that it gets wrong under attack: a
+    share, so that a lower clean accuracy is no merit. Small: a model; large: its method's mean over
+    seeds. Unlearning that Retrain cannot be told from lies at 0, 0. Models over all layers,
+    averaged over ε > 0. Data: `summaries` of the models with the column excess (percentage points).
     """
     table = summaries(s, attack=attack)
-    table = beside_retrain(table, ["architecture", "forget", "seed"], ["drop"])
-    table["excess"] = table["drop"] - table.pop("drop_retrain")
+    table = beside_retrain(table, ["architecture", "forget", "seed"], ["kept"])
+    table["excess"] = table.pop("kept_retrain") - table["kept"]
     place = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
     data = table[(table[list(place)] == pd.Series(place)).all(axis=1)]
     data = data[data["method"] != "retrain"].dropna(subset=["average_gap", "excess"])
     title = s.title(attack or s.attack)
     if data.empty:
-        raise NothingToDraw(f"not measured: average gap and excess drop under {title} of one model")
+        raise NothingToDraw(f"not measured: average gap and accuracy under {title} of one model")
     names = data["architecture"].unique()
     across = 1 if style.is_narrow() else min(len(names), 2)
     rows = -(-len(names) // across)
     fig, axes = style.panels(rows, across, 0.75 + 2.3 * rows)
     colors, markers = style.palette(s), style.markers(s)
-    alt = f"Scatter plot of average gap and excess drop under {title}, means over seeds (points)."
+    alt = f"Scatter plot of average gap and excess of right images lost under {title} (points)."
     for ax, name in zip(axes.flat, names, strict=False):
         means = []
         for method in arranged(colors, data["method"]):
@@ -225,8 +226,10 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
         low, high = ax.dataLim.intervaly
         low, high = min(low, 0) - 0.2 * (high - low), max(high, 0) + 0.2 * (high - low)
         ax.set(title=s.title(name), xlabel="Average gap to Retrain (points)", xlim=(0, None))
-        ax.set(ylabel=f"Drop under {title}\nminus Retrain's (points)", ylim=(low, high))
-    text = "A method as good as retraining lies at 0 on both axes; drop averaged over ε > 0; "
+        ax.set(
+            ylabel=f"Right images lost under {title}\nminus Retrain's (points)", ylim=(low, high)
+        )
+    text = "A method as good as retraining lies at 0 on both axes; averaged over ε > 0; "
     text += style.about(over_seeds(data, ID[:3], "excess"), "small: a model, large: the mean")
     return style.finish(fig, s, data, text, alt)
 

@@ -1,0 +1,110 @@
+"""The sentences under tables and figures say what invented numbers say."""
+
+import pytest
+from helpers_report import few, invented, model
+
+from unlearnkit.errors import UserError
+from unlearnkit.report import fold, recap, show
+from unlearnkit.report.captions import NOTHING, SENTENCES, sentence
+from unlearnkit.report.frames import marks
+from unlearnkit.report.publish import FIGURES, TABLES
+
+
+def study(
+    seeds=(0, 1, 2),
+    methods=("original", "retrain", "cf", "rl"),
+    ra=99.0,
+    more=5.0,
+    wild=(0.0, 0.0, 0.0),
+):
+    """Return a study in which CF loses `more` points than Retrain and RL three times that."""
+    at = {"original": (0.0, 99.0, 80.0), "retrain": (20.0, 99.0, 78.0)}
+    at |= {"cf": (18.0, 99.0, 78.0), "rl": (10.0, ra, 78.0)}
+    hurt = {"original": 30.0, "retrain": 40.0, "cf": 40.0 + more, "rl": 40.0 + 3 * more}
+    return invented(
+        [
+            model(
+                name,
+                seed,
+                quality=dict(zip(("UA", "RA", "TA"), at[name], strict=True)) | {"MIA": 10.0},
+                robust={
+                    "pgd": {0: 80.0, 2: 80.0 - hurt[name] + seed - wild[seed] * (name == "rl")}
+                },
+            )
+            for seed in seeds
+            for name in methods
+        ]
+    )
+
+
+def test_every_table_and_figure_has_a_sentence():
+    assert set(SENTENCES) == {*TABLES, *FIGURES}
+    for s in invented(few()), invented(few(methods=("original",))):
+        for name in SENTENCES:
+            assert sentence(s, name).endswith(".") and "nan" not in sentence(s, name), name
+
+
+def test_a_sentence_names_method_size_and_seeds():
+    said = sentence(study(), "table2_unlearning")
+    assert "CF comes closest to Retrain of the 2 methods without a mark" in said
+    assert "average gap 0.5 [0.5, 0.5] points" in said
+    assert said.endswith("Means over 3 seeds, with the 95 % interval in brackets.")
+    said = sentence(study(seeds=(0,)), "table2_unlearning")
+    assert said.endswith("One seed, so no interval.") and "[" not in said
+    said = sentence(study(), "table1_models")
+    assert "Original gets 80.0 [80.0, 80.0] % of the test images right and Retrain 78.0" in said
+
+
+def test_what_is_judged_ends_in_its_verdict():
+    said = sentence(study(), "table3_robustness")
+    assert "CF, RL lose 10.0 points more than Retrain [10.0, 10.0], n = 3, supported" in said
+    said = sentence(study(more=-5.0), "fig2_robustness")
+    assert "CF, RL lose 10.0 points less than Retrain [-10.0, -10.0], n = 3, contradicted" in said
+    said = sentence(study(wild=(-30.0, 0.0, 30.0)), "fig2_robustness")
+    assert said.startswith("SmallViT: CF, RL lose 10.0 points more") and ", undecided" in said
+    said = sentence(study(seeds=(0,)), "fig2_robustness")
+    assert said == "SmallViT: CF, RL lose 10.0 points more than Retrain (one seed), undecided."
+    assert "C3 has 1 supported" in sentence(study(), "table5_verdicts")
+
+
+def test_a_damaged_method_is_left_out_and_named():
+    said = sentence(study(ra=90.0), "table2_unlearning")
+    assert (
+        "CF is the only method without a mark" in said and "Damaged, or not unlearned: RL." in said
+    )
+    assert sentence(study(ra=90.0), "fig2_robustness").startswith(
+        "SmallViT: CF loses 5.0 points more"
+    )
+    assert "gap" not in sentence(
+        study(ra=90.0, methods=("original", "retrain", "rl")), "fig2_robustness"
+    )
+
+
+def test_without_retrain_nothing_is_compared_with_it():
+    s = study(methods=("original", "cf"))
+    assert "no Retrain" in sentence(s, "table1_models")
+    assert sentence(s, "table2_unlearning") == sentence(s, "fig2_robustness") == NOTHING
+
+
+def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNLEARNKIT_OUTPUT", str(tmp_path))
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda output: shown.append(output.data))
+    s = invented(
+        few(forgets=("random:0.1", "class:<b>"), seeds=(0,)), folder=tmp_path / "results/quick"
+    )
+    show(s, "table1_models")
+    show(s, "table5_verdicts", Claim="C1")
+    recap(s, "table1_models", "C3")
+    fold(s, "Marks & more", marks(s).groupby(["method", "forget"])["mark"].max())
+    table, verdicts, said, folded = shown
+    assert table.startswith("**SmallViT, 10\u00a0% random, n = 1**")
+    assert "<details><summary>SmallViT, class &lt;b&gt;, n = 1</summary>" in table
+    assert table.endswith(f"*{sentence(s, 'table1_models')}*".replace(" %", "\u00a0%"))
+    assert "| Claim" not in verdicts and "mean fairness-gap and test accuracy" in verdicts
+    assert len(said.splitlines()) == 3 and "**C3**" in said and "caveat" in said
+    assert folded.startswith("<details><summary>Marks &amp; more</summary>")
+    assert "| CF |" in folded and folded.index("| CF |") < folded.index("| SalUn |")
+    assert "random:" not in folded and "cf" not in folded
+    with pytest.raises(UserError, match="unknown table, figure or claim 'C9'"):
+        recap(s, "C9")

@@ -1,0 +1,85 @@
+"""What a notebook shows: tables and figures with the sentence that they say, details folded."""
+
+import re
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from unlearnkit.errors import unknown
+from unlearnkit.report.captions import SENTENCES, sentence
+from unlearnkit.report.display import markdown_text, pipes, unbroken
+from unlearnkit.report.findings import CLAIMS, caveat, finding
+from unlearnkit.report.frames import forget_title
+from unlearnkit.report.publish import TABLES, publish
+from unlearnkit.report.study import Study
+
+PARTS = {"architecture": "Architecture", "forget": "Forget set"}
+OPEN = 16  # rows of a table that are not folded
+
+
+def show(study: Study, name: str, **only: str) -> None:
+    """Publish a table or figure and display it, in a notebook, with its sentence below.
+
+    Of a table the study's first forget set and its attack are open as far as they are few rows (the
+    first part always), the rest is folded. `only`:
+    column -> the one value whose rows are displayed. `name` may be a claim, too, "C1" to "C5": its
+    finding. A `UserError` refuses an unknown name.
+    """
+    if name in CLAIMS:
+        return _display(finding(study, name))
+    shown, said = publish(study, name), f"*{markdown_text(sentence(study, name))}*"
+    if name not in TABLES:
+        return _display(said, shown)
+    for header, value in only.items():
+        shown = shown[shown[header] == value].drop(columns=header)
+    usual = {"Forget set": forget_title(study.first_forget), "Attack": study.title(study.attack)}
+    open_, rest = [], []
+    for title, common, text in pipes(shown):
+        rows = sum(block.count("\n|") - 1 for block in [*open_, f"\n{text}"])
+        fits = rows <= OPEN or not open_
+        if fits and all(common.get(header, value) == value for header, value in usual.items()):
+            open_.append(f"**{title}**\n\n{text}" if title else text)
+        else:
+            rest.append(_details(", ".join(common.values()), text))
+    return _display("\n\n".join([*open_, *rest, said]))
+
+
+def recap(study: Study, *names: str) -> None:
+    """Display what tables, figures and claims say, a line each, and what limits it."""
+    if wrong := [name for name in names if name not in (*SENTENCES, *CLAIMS)]:
+        raise unknown("table, figure or claim", wrong[0], (*SENTENCES, *CLAIMS))
+    said = (
+        finding(study, name, brief=True) if name in CLAIMS else markdown_text(sentence(study, name))
+        for name in names
+    )
+    _display("\n".join(f"* {line}" for line in [*filter(None, said), caveat(study)]))
+
+
+def fold(study: Study, summary: str, table: pd.DataFrame) -> None:
+    """Display any frame folded under its `summary`: in the study's order, names as titles."""
+
+    def titled(name: Any) -> Any:
+        return study.title(forget_title(name)) if isinstance(name, str) else name
+
+    table = table.reset_index() if any(table.index.names) else table
+    keys = [key for key in study.order if key in table and set(table[key]) <= set(study.order[key])]
+    if keys:
+        table = table.sort_values(keys, key=lambda names: names.map(study.order[names.name].index))
+    table = table.rename(columns=PARTS).map(titled)
+    table.columns = [re.sub("^[a-z]", lambda a: a[0].upper(), titled(str(h))) for h in table]
+    table.attrs["by"] = [header for header in PARTS.values() if header in table]
+    blocks = (f"**{title}**\n\n{text}" if title else text for title, _, text in pipes(table))
+    _display(_details(summary, "\n\n".join(blocks)))
+
+
+def _details(summary: str, text: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>\n\n{text}\n\n</details>"
+
+
+def _display(text: str, picture: Any = None) -> None:
+    from IPython.display import Markdown, display  # which reading results does not need
+
+    if picture is not None:
+        display(picture)
+    display(Markdown(unbroken(text)))
