@@ -19,6 +19,7 @@ html_show_search_summary = False  # it is fetched, which a page opened from disk
 html_show_sourcelink = html_copy_source = False
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # tables in outputs
 # The widgets' scripts would come from another host, and no page shows a widget.
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["colon_fence"]

@@ -130,7 +130,7 @@ def test_blocks_are_filled_and_nothing_else_changes():
     for words in ("profile `quick` on digits", "10 % random", "n = 2 seeds (0, 1)"):
         assert words in figure and words in table
     assert "10 models, computed on 2025-01-01 at abc, in 0.0 hours (sweep aside)." in table
-    assert "| MINE | 14.0\u00a0±\u00a01.4 |" in table
+    assert "| MINE | 14.0 ± 1.4 |" in table
 
 
 def test_names_in_the_text():

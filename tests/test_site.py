@@ -57,6 +57,8 @@ def test_the_site_is_whole_and_needs_no_other_host(site):
     assert "mask_fraction 0.5 number of at least 0 and at most 1" in methods
     assert "unlearnkit.fairness.class_sigma" in names[site / "api.html"]
     assert "C3" in front and "main caveat" in front
+    shown = pages[site / "notebooks/01_original_and_retrained.html"]
+    assert shown.find_all("table") and not shown.find_all(string=lambda text: "| Method |" in text)
     assert "salun" in (site / "searchindex.js").read_text("utf-8")
 
 
