@@ -113,7 +113,7 @@ class Lab:
             if entry["transfer"] and cell.progress == 1:
                 source = {"source": self.model_stage(cell.original).key}
                 found.append(Stage(cell, "transfer", {**spec, **own, **source}))
-        if whole and "distance" in self.profile.values:
+        if whole and self.profile["distance"]["test"]:
             found.append(Stage(cell, "distance", {**spec, **self.profile["distance"]}))
         return found
 

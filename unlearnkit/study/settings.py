@@ -145,7 +145,7 @@ class Attack(Table):
 
 
 class Distance(Table):
-    test: int = Field(ge=1, le=10**9)
+    test: int = Field(0, ge=0, le=10**9)
     steps: int = Field(100, ge=1, le=10**5)
 
 
@@ -180,7 +180,7 @@ class Settings(Table):
     stand_in: dict[str, str] | None = None
     measure: Measure
     attack: list[Attack]
-    distance: Distance | None = None
+    distance: Distance = Distance()
     report: Report
 
     @validator(mode="after")
