@@ -58,12 +58,15 @@ def test_a_sentence_names_method_size_and_seeds():
 def test_what_is_judged_ends_in_its_verdict():
     said = sentence(study(), "table3_robustness")
     assert "CF, RL lose 10.0 points more than Retrain [10.0, 10.0], n = 3, supported" in said
-    said = sentence(study(more=-5.0), "fig2_robustness")
+    said = sentence(study(more=-5.0), "table3_robustness")
     assert "CF, RL lose 10.0 points less than Retrain [-10.0, -10.0], n = 3, contradicted" in said
-    said = sentence(study(wild=(-30.0, 0.0, 30.0)), "fig2_robustness")
+    said = sentence(study(wild=(-30.0, 0.0, 30.0)), "table3_robustness")
     assert said.startswith("SmallViT: CF, RL lose 10.0 points more") and ", undecided" in said
-    said = sentence(study(seeds=(0,)), "fig2_robustness")
+    said = sentence(study(seeds=(0,)), "table3_robustness")
     assert said == "SmallViT: CF, RL lose 10.0 points more than Retrain (one seed), undecided."
+    said = sentence(study(), "fig2_robustness")
+    assert "points fewer of the right images stay right under attack than Retrain's" in said
+    assert sentence(study(), "fig2_transfer") == NOTHING
     assert "C3 has 1 supported" in sentence(study(), "table5_verdicts")
 
 
@@ -72,7 +75,7 @@ def test_a_damaged_method_is_left_out_and_named():
     assert (
         "CF is the only method without a mark" in said and "Damaged, or not unlearned: RL." in said
     )
-    assert sentence(study(ra=90.0), "fig2_robustness").startswith(
+    assert sentence(study(ra=90.0), "table3_robustness").startswith(
         "SmallViT: CF loses 5.0 points more"
     )
     assert "gap" not in sentence(

@@ -15,6 +15,7 @@ from unlearnkit.report.stats import interval
 from unlearnkit.report.study import Study
 
 NOTHING = "This study has no numbers for it."
+TRANSFER = "stay right under .* made on the original"
 Sentence = Callable[[Study], str]
 
 
@@ -156,8 +157,10 @@ def _rows(claim: str, measured: str = "") -> Sentence:
         table = table[table["Claim"] == claim]
         if not measured:
             return " ".join(lines(s, table[table["Key"] == "yes"], brief=False))
-        apart = table["Measured"].str.contains(" alone: | made on ")
-        together = table["Measured"].str.contains(measured) & ~apart
+        together = table["Measured"].str.contains(measured)
+        together &= ~table["Measured"].str.contains(" alone: ")
+        transfer = table["Measured"].str.contains(" made on ")
+        together &= transfer == (measured == TRANSFER)
         return " ".join(lines(s, table[together], brief=False))
 
     return said
@@ -230,6 +233,7 @@ SENTENCES: dict[str, Sentence] = {
     "table1_models": _models,
     "table2_unlearning": _closest,
     "table3_robustness": _rows("C3", "drop under"),
+    "table3_transfer": _rows("C3", TRANSFER),
     "table4_layerwise": _layers,
     "table_observations": _observations,
     "table_readings": _readings,
@@ -239,7 +243,8 @@ SENTENCES: dict[str, Sentence] = {
     "table5_sensitivity": _choices,
     "fig1_fairness_gap": _gap("std"),
     "fig1_fairness_gap_trimmed": _gap("trimmed_std"),
-    "fig2_robustness": _rows("C3", "drop under"),
+    "fig2_robustness": _rows("C3"),
+    "fig2_transfer": _rows("C3", TRANSFER),
     "fig3_conjectures": lambda s: f"{_rows('C1')(s)} {_rows('C2')(s)}".strip(),
     "fig4_layerwise": _layers,
     "fig5_verdicts": _verdicts,

@@ -270,16 +270,18 @@ def _c5(s: Study, attack: str) -> Iterator[tuple]:
     table = summaries(s, attack=attack)
     table = table[table["progress"] == 1]
     start = table[table["method"] == "original"].set_index(["architecture", "forget", "seed"])
-    whole = table[table["scope"] == "all"].merge(marks(s), how="left", on=ID)
+    whole = table[table["scope"] == "all"]
     pairs = table[(table["scope"] != "all") & table["method"].isin(STUDY_METHODS)]
-    needed = ["average_gap", "kept", "gap_mean", "seconds", "training_memory", "mark"]
+    needed = ["average_gap", "kept", "gap_mean", "seconds", "training_memory"]
     pairs = pairs.merge(whole[[*MODEL, *needed]], on=MODEL, suffixes=("", "_all"))
     far = pairs.join(start["average_gap"].rename("start"), on=start.index.names)["start"]
     pairs["share"] = (far - pairs["average_gap"]) / (far - pairs["average_gap_all"])
     pairs["kept"] -= pairs["kept_all"]
     for name in ("gap_mean", "seconds", "training_memory"):
         pairs[name] /= pairs[f"{name}_all"]
-    pairs = pairs.replace([np.inf, -np.inf], np.nan).fillna({"mark": ""})
+    pairs = pairs.replace([np.inf, -np.inf], np.nan)
+    marked = marks(s).query("scope == 'all'").groupby(MODEL[:3])["mark"].max()  # "" if none is
+    pairs = pairs.join(marked, on=MODEL[:3]).fillna({"mark": ""})
     both = "intermediate+last"
     enough = [both] if both in set(pairs["scope"]) else ["intermediate", "last"]
     for name, words, part in places(s, pairs):

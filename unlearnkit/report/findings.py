@@ -106,6 +106,7 @@ def _said(row: Any, brief: bool) -> str:
         case "C3", _:
             way = "more" if up else "fewer"
             text = f"{size} points {way} of the right images stay right under attack than Retrain's"
+            text += ", with images made on the original" if "made on" in what else ""
             text += f" (mean of {who})"
         case "C4", _:
             text = f"over methods, average gap and size of the excess drop have ρ = {value:.2f}"

@@ -85,7 +85,23 @@ def table2(s: Study) -> pd.DataFrame:
         "run time of the algorithm alone, and training memory, counted; mean ± std over seeds."
     )
     keys, aside = ["architecture", "forget", "method"], ["Measured peak (MiB)"]
-    return wide(s, pd.concat([quality, *parts]), keys, columns, text, aside)
+    found = frames.marks(s).query("scope == 'all' and mark != ''")
+    if len(found):
+        text += " Mark, of all its models or of so many: damaged if RA is more than "
+        text += f"{frames.DAMAGED:g} points below Retrain's; did not unlearn if UA went less than "
+        text += f"{100 * frames.UNLEARNED:g} % of the way from Original's to Retrain's."
+    table = wide(s, pd.concat([quality, *parts]), keys, columns, text, aside)
+    counts: dict[tuple[str, ...], Any] = {
+        (s.title(architecture), frames.forget_title(forget), s.title(method)): part.value_counts()
+        for (architecture, forget, method), part in found.groupby(keys)["mark"]
+    }
+    said = []
+    for *row, seeds in table[[*table.columns[:3], "Seeds"]].itertuples(index=False, name=None):
+        each = counts.get(tuple(row), {}).items()
+        parts = (mark if n == seeds else f"{mark} ({n} of {seeds})" for mark, n in each)
+        said.append(", ".join(parts))
+    table.insert(len(table.columns) - 1, "Mark", said)
+    return table
 
 
 def table3(
@@ -151,6 +167,9 @@ def table4(
         f"{s.title(attack or s.attack)} ({where}) in percentage points, fairness-gap ({reading}) "
         "over layers, cost and its ratio to the same method over all layers; mean ± std over seeds."
     )
-    keys, aside = ["architecture", "forget", "method", "scope"], ["Fairness-gap max"]
+    keys, aside = (
+        ["architecture", "forget", "method", "scope"],
+        ["Fairness-gap max", "Fairness-gap last"],
+    )
     aside += ["RTE (s) ↓", "Memory (MiB) ↓"]  # of all layers they are in Table 2
     return wide(s, table.melt(ID, var_name="metric"), keys, columns, text, aside)

@@ -20,29 +20,36 @@ DISTANCE = "minimal distance"
 
 @style.drawing
 def robustness(
-    s: Study, forget: str | None = None, attack: str | None = None, epsilon: float | None = None
+    s: Study,
+    forget: str | None = None,
+    attack: str | None = None,
+    epsilon: float | None = None,
+    access: str = "white-box",
 ) -> KitFigure:
     """Draw Figure 2, one row an architecture: accuracy by ε, excess over Retrain, drop per class.
 
-    Markers are accuracies under the attack. Where minimal distances were measured, lines are the
+    Markers are accuracies under the attack, with this `access`: ``white-box``, or ``transfer`` for
+    images made on the original. Where minimal distances were measured, white-box lines are the
     share of images with a distance above ε, and the excess is in distance (`frames.nearer`); else
     lines join the markers, and the excess is in drop. `epsilon` (pixel units) says where the drop
     per class is shown; by default where Retrain's accuracy is nearest to half of its clean
     accuracy, so that the drop can differ both ways. Data: a row for each architecture, method,
     attack (the attack's name, or ``minimal distance``), quantity (accuracy in %, drop and excess in
     percentage points; nearer, nearest and furthest in 1/255), epsilon and class_index (-1 = all);
-    white-box, test images.
+    test images.
     """
     attack = attack or s.attack
     of = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
-    robust = s.rows("robust", access="white-box", attack=attack, images="test", **of)
+    robust = s.rows("robust", access=access, attack=attack, images="test", **of)
     keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
     long = excess(robust).melt([*ID, *keys], quantities, "quantity")
     title = s.title(attack)
     if long.empty:
         measured = ", ".join(map(s.title, s.robust["attack"].unique())) or "none"
         raise NothingToDraw(f"{title} not measured for this forget set; measured: {measured}")
-    distances = _distances(s, of, long.loc[long["epsilon"] > 0, "epsilon"])
+    distances = s.distance.iloc[:0]
+    if access == "white-box":
+        distances = _distances(s, of, long.loc[long["epsilon"] > 0, "epsilon"])
     long = pd.concat([long, distances]) if len(distances) else long
     data = over_seeds(long, [*KEYS, "attack", "quantity", *keys[1:]], "value")
     attacked = data[data["attack"] == attack]
@@ -53,7 +60,7 @@ def robustness(
         fig, axes = style.panels(3 * len(parts), 1, 0.9 + 6.0 * len(parts))
     else:
         ratios = {"width_ratios": (1, 1, 1.15)}
-        fig, axes = style.panels(len(parts), 3, 0.9 + 2.1 * len(parts), **ratios)
+        fig, axes = style.panels(len(parts), 3, 0.9 + 1.8 * len(parts), **ratios)
     for row, (name, part) in zip(axes.reshape(-1, 3), parts.items(), strict=True):
         (left, middle, right), (level, grid) = row, grids[name]
         part = part[(part["class_index"] == -1) & (part["n"] > 0)]
@@ -72,7 +79,8 @@ def robustness(
         right.set_title(f"{s.title(name)}: drop per class at ε = {255 * level:.3g}/255")
     for ax in axes[:-1, 2:].flat:  # the classes stand below the last
         ax.set(xticklabels=[], xlabel="")
-    text = f"{title}, white-box, % of the attacked test images; "
+    title += ", white-box" if access == "white-box" else " images made on the original"
+    text = f"{title}, % of the attacked test images; "
     if len(distances):
         text = f"Markers: {text}lines: % with a minimal distance above ε. Excess distance: minimal "
         text += "distance minus Retrain's, of images that both get right; median and middle half "
