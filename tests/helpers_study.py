@@ -39,7 +39,7 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
     """Return the tables of the quick profile made tiny; `changes` replace whole tables."""
     values = tomllib.loads((FOLDER / "quick.toml").read_text())
     values |= {"train_images": 120, "test_images": 60, "validation": 0.1}
-    values |= {"methods": ["retrain", "cf"], "checkpoints": [0.0]}
+    values |= {"methods": ["retrain", "cf"], "checkpoints": [0.0], "distance": {"test": 0}}
     values["forget"] = [{"set": "random:0.2", "seeds": [0], "scopes": ["all", "first"]}]
     values["models"]["resnet50"] |= {"width": 0.0625, "stem_stride": 2}
     values["models"]["small_vit"] |= {"dim": 16, "heads": 2, "patch": 8}

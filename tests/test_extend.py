@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from unlearnkit.data import load
 from unlearnkit.errors import UserError
-from unlearnkit.report import figures, read_study, tables
+from unlearnkit.report import display, figures, read_study, tables
 from unlearnkit.report.publish import TABLES
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.plan import cells_of, make_plan
@@ -55,14 +55,14 @@ def made(tmp_path_factory) -> Path:
 
 
 def numbers(made: Path, name: str) -> pd.DataFrame:
-    return tables.numeric(TABLES[name](read_study(made)))
+    return display.numeric(TABLES[name](read_study(made)))
 
 
 def test_a_method_a_measure_an_attack_and_a_data_set_are_in_tables_and_figures(made):
     study = read_study(made)
     for draw in (figures.fairness_gap, figures.robustness, figures.layerwise):
         assert "mine" in set(draw(study).data["method"])
-    text = tables.markdown(tables.table2(study))
+    text = display.markdown(tables.table2(study))
     assert "| Mine |" in text and "| Confidence (%) |" in text
     assert text.splitlines()[-1].endswith("Profile own, data set stripes.")
     every = {"Original", "Retrain", "CF", "Mine"}

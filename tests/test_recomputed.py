@@ -142,8 +142,8 @@ def key_values(models, named, row):
             found.append(mean(difference(models, c, exact) for c in whole.values()))
         elif claim == "C4":
             every = [c for c in mine if c in finished and c[3] == "all"]
-            base = exact["clean"] - exact["robust"]
-            size = [abs(mine[c]["clean"] - mine[c]["robust"] - base) for c in every]
+            base = exact["robust"] / exact["clean"]
+            size = [abs(mine[c]["robust"] / mine[c]["clean"] - base) for c in every]
             found.append(partial_rho([average_gap(models, c) for c in every], size))
         elif claim == "C5":
             scope = text.partition(" layers")[0].replace(" and ", "+")

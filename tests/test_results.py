@@ -319,7 +319,7 @@ def test_only_what_no_known_study_asks_for_is_freed(vit, tmp_path, monkeypatch):
     assert found[state] == "of no known study" and needed not in found
     # The first network is no longer part of the study, its scopes neither; the rest is needed.
     kinds = {path.parent.name for path in found}
-    assert kinds == {*STAGE_VERSIONS, "unfinished", "locks"} - {"measure", "distance"}
+    assert kinds == {*STAGE_VERSIONS, "unfinished", "locks"} - {"measure", "distance", "margins"}
     assert store / "quality/.being.written" not in found
     lines: list[str] = []
     assert prune(report=lines.append) == 0 and all(path.exists() for path in found)

@@ -55,6 +55,7 @@ GOLDEN = {
     ("transfer", '{"epsilons":[4.0,16.0],"name":"pgd"}'): "d12a04a213f8040f78d5",
     ("adversarial", '{"epsilons":[0.06274509803921569]}'): "927480a874b367fefd1c",
     ("distance", '{"steps":100,"test":20}'): "b4dfc431495d9af899f2",
+    ("margins", '{"model":"00","split":"0"}'): "35122a77647b884795d2",
     ("measure", '{"name":"own","version":1}'): "151ab3444930ab5665c6",
 }
 RECIPE = {
@@ -73,6 +74,7 @@ FROZEN = {
     "unlearning": {"small_vit": {**RECIPE, "lr": 0.01}},
     "method": {"cf": {"small_vit": {"lr": 0.02}}},
     "measure": {"batch_size": 64, "mia_images": 0, "fairness_images_per_class": 0},
+    "distance": {"test": 0},
     "attack": [
         {
             **{"name": "pgd", "epsilons": [8, 4], "test": 5, "retain": 0, "forget": 0},
@@ -230,7 +232,7 @@ def test_nothing_stored_is_a_pickle_or_tells_of_device_or_paths(whole):
     assert {path.suffix for path in files} == {".json", ".safetensors", ".lock"}
     asked = [json.loads(path.read_text()) for path in files if path.suffix == ".json"]
     specs = [(entry["stage"], canonical(entry["spec"])) for entry in asked if "spec" in entry]
-    elsewhere = {"adversarial", "distance", "measure"}
+    elsewhere = {"adversarial", "distance", "margins", "measure"}
     assert {stage for stage, _ in specs} == set(STAGE_VERSIONS) - elsewhere
     for _, text in specs:
         assert not any(word in text for word in ("device", "cpu", "workers", "/tmp"))

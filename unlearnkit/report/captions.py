@@ -14,6 +14,7 @@ from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.stats import interval
 from unlearnkit.report.study import Study
 
+MARKED = "No method is free of marked models."
 NOTHING = "This study has no numbers for it."
 TRANSFER = "stay right under .* made on the original"
 Sentence = Callable[[Study], str]
@@ -36,7 +37,9 @@ def _models(s: Study) -> str:
     said = []
     for name, part in rows.groupby("architecture", sort=False):
         parts = part.groupby(["method", "metric"])["value"]
-        of = {key: _size(values, most=100) for key, values in parts}
+        of = {key: _size(values, most=100) for key, values in parts if values.notna().all()}
+        if ("original", "TA") not in of:
+            continue
         text = f"{s.title(name)}: Original gets {of['original', 'TA']} % of the test images "
         if ("retrain", "TA") in of:
             text += f"right and Retrain {of['retrain', 'TA']} %. Retrain gets "
@@ -96,7 +99,7 @@ def _layers(s: Study) -> str:
     for name, part in table.groupby("architecture", sort=False):
         costs = part.groupby("scope")[["relative_memory", "relative_seconds"]].mean()
         parts = [
-            f"{scope} {100 * memory:.0f} % and {100 * seconds:.0f} %"
+            f"{scope.replace('+', ' and ')} layers {100 * memory:.0f} % and {100 * seconds:.0f} %"
             for scope, memory, seconds in costs.reindex(part["scope"].unique()).itertuples()
         ]
         said.append(f"{s.title(name)}, memory and seconds against all layers: {', '.join(parts)}.")
@@ -156,7 +159,9 @@ def _rows(claim: str, measured: str = "") -> Sentence:
         table = claims.table5(s)
         table = table[table["Claim"] == claim]
         if not measured:
-            return " ".join(lines(s, table[table["Key"] == "yes"], brief=False))
+            all_marked = claim in ("C3", "C5") and len(found := marks(s)) and found["mark"].all()
+            keys = table[table["Key"] == "yes"]
+            return MARKED if all_marked else " ".join(lines(s, keys, brief=False))
         together = table["Measured"].str.contains(measured)
         together &= ~table["Measured"].str.contains(" alone: ")
         transfer = table["Measured"].str.contains(" made on ")
@@ -185,15 +190,17 @@ def _choices(s: Study) -> str:
         turned = [
             f"{(part['Verdict'] != part['Verdict'].iloc[0]).sum()} of {len(part) - 1} on {name}"
             for name, part in group.groupby("Architecture", sort=False)
+            if part["Choice"].iloc[0] != "models"  # else Table 5 has no row to compare with
         ]
-        said.append(f"{claim}: other choices give another verdict in {' and '.join(turned)}.")
+        if turned:
+            said.append(f"{claim}: other choices give another verdict in {' and '.join(turned)}.")
     return " ".join(said)
 
 
 def _classes(s: Study) -> str:
     rows = s.rows("sigma", reading="std", progress=1.0, scope="all", forget=s.first_forget)
     rows, said = rows[rows["method"].isin(EXACT)], []
-    for name, part in rows.groupby("architecture", sort=False):
+    for name, part in rows.dropna(subset=["sigma"]).groupby("architecture", sort=False):
         last = part[part["layer_index"] == part["layer_index"].max()]
         for method, group in last.groupby("method", sort=False):
             means = group.groupby("class_index")["sigma"].mean()
@@ -223,9 +230,10 @@ def _size(values: pd.Series, form: str = ".1f", most: float = np.inf) -> str:
 
 def _joined(said: list[str], rows: pd.DataFrame, bare: bool = False) -> str:
     """Add how many seeds the means are over, and what stands in brackets."""
-    seeds = rows["seed"].nunique()
+    few, most = rows.groupby("architecture")["seed"].nunique().agg(["min", "max"])
     brackets = "" if bare else ", with the 95 % interval in brackets"
-    many = f"Means over {seeds} seeds{brackets}." if seeds > 1 else "One seed, so no interval."
+    seeds = most if few == most else f"{few} to {most}"
+    many = f"Means over {seeds} seeds{brackets}." if most > 1 else "One seed, so no interval."
     return " ".join([*said, many]) if said else ""
 
 

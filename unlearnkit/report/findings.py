@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unlearnkit.report.claims import STUDY_METHODS, VERDICTS, table5
@@ -31,7 +32,7 @@ def verdict(rows: pd.DataFrame) -> str:
 
 
 def summary(s: Study) -> list[str]:
-    """Return a line on each claim measured: its verdict, and each architecture's first key row.
+    """Return a line on each claim measured: its verdict, and a key row of each architecture.
 
     Whoever shows it says over how many seeds.
     """
@@ -48,14 +49,19 @@ def finding(s: Study, claim: str, *, brief: bool = False) -> str:
     rows = table[(table["Claim"] == claim) & (table["Key"] == "yes")]
     if rows.empty:
         return "" if brief else f"**{claim}**, {CLAIMS[claim]}. The study has no numbers for it."
-    found = lines(s, rows.drop_duplicates("Architecture") if brief else rows, brief)
+    if brief:  # of each architecture, a row that decides, else its first
+        decides = rows["Verdict"] == verdict(rows)
+        order = decides.sort_values(ascending=False, kind="stable").index
+        rows = rows.loc[order].drop_duplicates("Architecture").sort_index()
+    found = lines(s, rows, brief)
     head = f"**{claim}**, {CLAIMS[claim]}, is **{verdict(rows)}**."
     return " ".join([head, *found]) if brief else "\n* ".join([f"{head}\n", *found])
 
 
 def lines(s: Study, rows: pd.DataFrame, brief: bool = True) -> list[str]:
     """Return a sentence on each of some rows of `table5`, and on who has none for its marks."""
-    found = [f"{row.Architecture}: {_said(row, brief)}." for row in rows.itertuples()]
+    told = rows.rename(columns={"p (Holm)": "holm"}).itertuples()
+    found = [f"{row.Architecture}: {_said(row, brief)}." for row in told]
     missing = [
         name for name in map(s.title, s.architectures) if name not in set(rows["Architecture"])
     ]
@@ -68,6 +74,8 @@ def caveat(s: Study) -> str:
     """Return what limits the findings: seeds, how well originals are trained, models left out."""
     of = {"method": "original", "metric": "TA", "progress": 1.0, "forget": s.first_forget}
     shown = s.rows("quality", **of)
+    if shown.empty:
+        return ""
     means = shown.groupby("architecture", sort=False)["value"].mean()
     parts = [f"{value:.0f} % ({s.title(name)})" for name, value in means.items()]
     seeds = shown["seed"].nunique()
@@ -82,6 +90,9 @@ def caveat(s: Study) -> str:
     words = [f"{counts[mark]} {said}" for mark, said in MARKED.items() if mark in counts]
     if words:
         text += f" Of {len(found)} models unlearned over all layers, {' and '.join(words)}."
+        names = found.groupby(["architecture", "method"], sort=False)["mark"].max()
+        rest = [f"{s.title(m)} on {s.title(a)}" for (a, m), mark in names.items() if not mark]
+        text += f" C3 and C5 rest on {', '.join(rest) or 'no method'} alone."
     return text
 
 
@@ -91,6 +102,8 @@ def _said(row: Any, brief: bool) -> str:
     value, up, (who, _, what) = row.Value, row.Value > 0, row.Measured.partition(": ")
     digits = 1 if row.Unit == "points" else 2
     size, low, high = (f"{number:.{digits}f}" for number in (abs(value), row.Low, row.High))
+    if row.Unit in ("share", "ratio"):
+        low, high = (f"{100 * number:.0f}" for number in (row.Low, row.High))
     match row.Claim, row.Unit:
         case "C1", _:
             text = f"the gap {'rises' if up else 'falls'} as accuracy rises, ρ = {value:.2f}"
@@ -109,7 +122,8 @@ def _said(row: Any, brief: bool) -> str:
             text += ", with images made on the original" if "made on" in what else ""
             text += f" (mean of {who})"
         case "C4", _:
-            text = f"over methods, average gap and size of the excess drop have ρ = {value:.2f}"
+            text = "over methods, average gap and excess of right images lost have "
+            text += f"ρ = {value:.2f}"
         case "C5", "share":
             text = f"{who} keep {100 * value:.0f} % of the improvement"
         case "C5", "points":
@@ -119,5 +133,13 @@ def _said(row: Any, brief: bool) -> str:
     if row.Seeds == 1:
         return f"{text} (one seed), {row.Verdict}"
     text += f" [{low}, {high}]" if brief else f" [{low}, {high}], n = {row.Seeds}"
-    text += "" if row.Verdict == DESCRIBED else f", {row.Verdict}"
-    return f"{text} ({row.Excluded} excluded)" if row.Excluded and not brief else text
+    if row.Verdict == DESCRIBED or row.Key == "no":  # a claim rests on its key rows alone
+        return text
+    text += f", {row.Verdict}"
+    if np.isfinite(row.holm) and row.Verdict != UNDECIDED:
+        text += f", p {'< 0.001' if row.holm < 0.001 else f'= {row.holm:.2g}'} after Holm"
+    end = row.Excluded
+    if row.Unit in ("share", "ratio") and end:
+        side, _, number = end.partition(" ")
+        end = f"{side} {100 * float(number):.0f} %"
+    return f"{text} ({end} excluded)" if end and not brief else text

@@ -131,12 +131,14 @@ def finding(s: Study, found: pd.DataFrame) -> str:
     """Return what `numbers` say of where the two attacks disagree, in Markdown."""
     again, methods = found.loc[AGAIN], found.drop(index=[AGAIN, "original"])
     first = methods["auc"].idxmax()
-    head = f"LiRA tells {title(s, first)} best from Retrain. {_svc(methods.loc[first])}. "
+    head = f"LiRA's AUC is highest for {title(s, first)}, {methods.loc[first, 'auc']:.2f} on what "
+    head += f"was forgotten and {methods.loc[first, 'auc_held_out']:.2f} on images that nobody "
+    head += f"trained on. {_svc(methods.loc[first])}. "
     seldom = methods.index[methods["tpr_low"] <= FPR]
-    head += f"At {100 * FPR:g} % false alarms LiRA finds {len(seldom)} of {len(methods)} methods "
-    head += "no more often than chance."
+    head += f"At {100 * FPR:g} % false alarms it is not shown to find {len(seldom)} of "
+    head += f"{len(methods)} methods more often than chance."
     lines = [f"{title(s, name)}: {_lira(row)}. {_svc(row)}." for name, row in methods.iterrows()]
-    lines.append(f"{title(s, AGAIN)}, which no attack should tell apart: {_lira(again)}.")
+    lines.append(f"{title(s, AGAIN)}, one draw of chance: {_lira(again)}. {_svc(again)}.")
     return "\n* ".join([f"**{head}**\n", *lines])
 
 

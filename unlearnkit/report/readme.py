@@ -15,7 +15,7 @@ from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study
-from unlearnkit.report.tables import wide
+from unlearnkit.report.tables import marked, wide
 from unlearnkit.results import committed_folder
 
 # A line that ends in a hyphen would be read with a space after it.
@@ -84,11 +84,11 @@ def main_table(s: Study) -> pd.DataFrame:
     table = table.assign(excess=table["drop"] - table["drop_retrain"])
     numbers = table.melt(ID, [name for name in COLUMNS if name not in QUALITY], "metric", "value")
     long = pd.concat([s.rows("quality", metric=QUALITY, **shown), numbers])
-    return wide(s, long, ["architecture", "method"], COLUMNS).drop(columns="Seeds")
+    return marked(s, wide(s, long, ["architecture", "method"], COLUMNS)).drop(columns="Seeds")
 
 
 def _findings(s: Study) -> str:
-    start = f"This is what became of the paper's claims on {_where(s)}, {_seeds(s, 'quality')}."
+    start = f"What became of the paper's claims on {_where(s)}, {_seeds(s, 'quality')}."
     lines = [wrapped(f"* {line}", subsequent_indent="  ") for line in summary(s)]
     return "\n".join([wrapped(start), "", *lines, "", wrapped(caveat(s))])
 
@@ -131,7 +131,7 @@ def _verdicts(s: Study) -> str:
         f"What each claim rests on, on {_where(s)}. Each cell has the mean, its 95 % interval over "
         "seeds, and the verdict. A claim is supported where all its rows are. All measures, and "
         f"what each interval excludes, are in `figures/{s.name}/table5_verdicts.csv`. Notebooks 05 "
-        "and 06 have the rules, which were written before the results they judge."
+        "and 06 have the rules."
     )
     return (
         f"These are the claims, in our words.\n\n{claims}\n\n{wrapped(words)}\n\n{markdown(grid)}"

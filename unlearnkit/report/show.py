@@ -31,6 +31,8 @@ def show(study: Study, name: str, **only: str) -> None:
     if name not in TABLES:
         return _display(said, shown)
     for header, value in only.items():
+        if header not in shown or value not in set(shown[header]):
+            raise unknown(f"column or value of {name}", f"{header} {value}", shown)
         shown = shown[shown[header] == value].drop(columns=header)
     usual = {"Forget set": forget_title(study.first_forget), "Attack": study.title(study.attack)}
     open_, rest = [], []
@@ -59,7 +61,9 @@ def fold(study: Study, summary: str, table: pd.DataFrame) -> None:
     """Display any frame folded under its `summary`: in the study's order, names as titles."""
 
     def titled(name: Any) -> Any:
-        return study.title(forget_title(name)) if isinstance(name, str) else name
+        if not isinstance(name, str):
+            return name
+        return study.title(forget_title(name) if name in study.order["forget"] else name)
 
     table = table.reset_index() if any(table.index.names) else table
     keys = [key for key in study.order if key in table and set(table[key]) <= set(study.order[key])]

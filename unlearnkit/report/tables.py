@@ -85,19 +85,25 @@ def table2(s: Study) -> pd.DataFrame:
         "run time of the algorithm alone, and training memory, counted; mean ± std over seeds."
     )
     keys, aside = ["architecture", "forget", "method"], ["Measured peak (MiB)"]
-    found = frames.marks(s).query("scope == 'all' and mark != ''")
-    if len(found):
+    if (frames.marks(s)["mark"] != "").any():
         text += " Mark, of all its models or of so many: damaged if RA is more than "
         text += f"{frames.DAMAGED:g} points below Retrain's; did not unlearn if UA went less than "
         text += f"{100 * frames.UNLEARNED:g} % of the way from Original's to Retrain's."
-    table = wide(s, pd.concat([quality, *parts]), keys, columns, text, aside)
-    counts: dict[tuple[str, ...], Any] = {
-        (s.title(architecture), frames.forget_title(forget), s.title(method)): part.value_counts()
-        for (architecture, forget, method), part in found.groupby(keys)["mark"]
-    }
+    return marked(s, wide(s, pd.concat([quality, *parts]), keys, columns, text, aside))
+
+
+def marked(s: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column Mark to a table by architecture, method and, if it has it, forget set."""
+    found = frames.marks(s).query("scope == 'all' and mark != ''")
+    if "Forget set" not in table:
+        found = found[found["forget"] == s.first_forget]
+    titles = {"Architecture": s.title, "Forget set": frames.forget_title, "Method": s.title}
+    keys = [header for header in titles if header in table]
+    names = [found[key.split()[0].lower()].map(titles[key]) for key in keys]
+    counts = dict(list(found["mark"].groupby([name.rename(None) for name in names])))
     said = []
-    for *row, seeds in table[[*table.columns[:3], "Seeds"]].itertuples(index=False, name=None):
-        each = counts.get(tuple(row), {}).items()
+    for *row, seeds in table[[*keys, "Seeds"]].itertuples(index=False, name=None):
+        each = counts[tuple(row)].value_counts().items() if tuple(row) in counts else ()
         parts = (mark if n == seeds else f"{mark} ({n} of {seeds})" for mark, n in each)
         said.append(", ".join(parts))
     table.insert(len(table.columns) - 1, "Mark", said)

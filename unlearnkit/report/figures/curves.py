@@ -44,9 +44,12 @@ def robustness(
     keys, quantities = ["attack", "epsilon", "class_index"], ["accuracy", "drop", "excess"]
     long = excess(robust).melt([*ID, *keys], quantities, "quantity")
     title = s.title(attack)
-    if long.empty:
-        measured = ", ".join(map(s.title, s.robust["attack"].unique())) or "none"
-        raise NothingToDraw(f"{title} not measured for this forget set; measured: {measured}")
+    if not (long["epsilon"] > 0).any():
+        found = s.rows("robust", access=access, images="test", **of)
+        measured = ", ".join(map(s.title, found["attack"].unique())) or "none"
+        raise NothingToDraw(
+            f"{title} ({access}) not measured for this forget set; so was: {measured}"
+        )
     distances = s.distance.iloc[:0]
     if access == "white-box":
         distances = _distances(s, of, long.loc[long["epsilon"] > 0, "epsilon"])

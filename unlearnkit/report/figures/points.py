@@ -12,7 +12,7 @@ from unlearnkit.names import ID, SCOPES
 from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
-from unlearnkit.report.frames import beside_retrain, over_seeds, summaries
+from unlearnkit.report.frames import beside_retrain, marks, over_seeds, summaries
 from unlearnkit.report.stats import correlation
 from unlearnkit.report.study import NothingToDraw, Study, arranged
 
@@ -205,7 +205,9 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
     across = 1 if style.is_narrow() else min(len(names), 2)
     rows = -(-len(names) // across)
     fig, axes = style.panels(rows, across, 0.75 + 2.3 * rows)
-    colors, markers = style.palette(s), style.markers(s)
+    colors, markers, found = style.palette(s), style.markers(s), marks(s).query("mark != ''")
+    found = found[(found[["forget", "scope"]] == [place["forget"], "all"]).all(axis=1)]
+    hollow = set(zip(found["architecture"], found["method"], strict=True))
     alt = f"Scatter plot of average gap and excess of right images lost under {title} (points)."
     for ax, name in zip(axes.flat, names, strict=False):
         means = []
@@ -216,7 +218,11 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
             for model in part.itertuples() if len(part) > 1 else ():
                 ax.plot([x, model.average_gap], [y, model.excess], color=colors[method], lw=0.5)
                 ax.scatter(model.average_gap, model.excess, s=6, lw=0, **look)
-            ax.scatter(x, y, s=42, ec="white", lw=0.6, zorder=3, label=method, **look)
+            look = {"fc": colors[method], "ec": "white", "marker": markers[method], "lw": 0.6}
+            if (name, method) in hollow:
+                look |= {"fc": "white", "ec": colors[method], "lw": 1}
+            ax.scatter(x, y, s=42, zorder=3, **look)
+            ax.scatter([], [], s=42, label=method, marker=markers[method], color=colors[method])
             means += [f"{s.title(method)} {x:.1f} and {y:+.1f}"] if len(part) else []
         alt += f" {s.title(name)}: {'; '.join(means)}."
         ax.axhline(0, color=colors["retrain"], lw=0.9, zorder=1)
@@ -230,6 +236,7 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
             ylabel=f"Right images lost under {title}\nminus Retrain's (points)", ylim=(low, high)
         )
     text = "A method as good as retraining lies at 0 on both axes; averaged over ε > 0; "
+    text += "hollow: a method of which a model is damaged or did not unlearn; " if hollow else ""
     text += style.about(over_seeds(data, ID[:3], "excess"), "small: a model, large: the mean")
     return style.finish(fig, s, data, text, alt)
 
