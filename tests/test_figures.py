@@ -317,7 +317,13 @@ FGSM = few(attacks=("fgsm",))
     [
         (ALONE, ["one seed, no range", "No run restricted to a group", "no checkpoint along"]),
         (UNLIKE, ["(a) new", "no retrained model to compare with"]),
-        (FGSM, ["PGD not measured for this forget set; measured: FGSM", "no model with both a"]),
+        (
+            FGSM,
+            [
+                "PGD (white-box) not measured for this forget set; measured: FGSM",
+                "no model with both a",
+            ],
+        ),
         (CROWD, ["F", "modules:head", "over 2 seeds. Profile quick"]),
     ],
 )

@@ -48,7 +48,7 @@ def robustness(
         found = s.rows("robust", access=access, images="test", **of)
         measured = ", ".join(map(s.title, found["attack"].unique())) or "none"
         raise NothingToDraw(
-            f"{title} ({access}) not measured for this forget set; so was: {measured}"
+            f"{title} ({access}) not measured for this forget set; measured: {measured}"
         )
     distances = s.distance.iloc[:0]
     if access == "white-box":
