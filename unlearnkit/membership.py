@@ -1,7 +1,7 @@
 """Membership tests that count: what many models say of each image, unlearned against retrained.
 
-All functions take margins, float64 arrays [M, N] of M models on N images. The models of one array
-differ in nothing but their seeds.
+`lira` and `klom` take margins, float64 arrays [M, N] of M models on N images. The models of one
+array differ in nothing but their seeds. The rest takes scores, the higher the more like a member.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,17 @@ def margins(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 
     `logits` [N, C], C ≥ 2, and `labels` [N] from 0. It is the true class's logit − the logsumexp
     of the others, and so exact where p rounds to 1. Source: Carlini et al., Membership Inference
-    Attacks From First Principles, S&P 2022 (the logit-scaled confidence).
+    Attacks From First Principles, S&P 2022 (the logit-scaled confidence). UserError if the
+    shapes are others, or a label is none of 0 to C − 1.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
+        what = f"these have the shapes {logits.shape} and {labels.shape}"
+        raise UserError(f"expected logits [N, C] of two classes or more and labels [N]; {what}")
     own = labels[:, None] == np.arange(logits.shape[1])
+    if not own.any(axis=1).all():
+        wrong = labels[~own.any(axis=1)][0]
+        raise UserError(f"expected labels from 0 to {logits.shape[1] - 1}, not {wrong}")
     return logits[own] - logsumexp(np.where(own, -np.inf, logits), axis=1)
 
 
@@ -71,34 +78,51 @@ def klom(unlearned: ArrayLike, retrained: ArrayLike) -> np.ndarray:
     return 0.5 * (ratio**2 + ((mean - other) / spread) ** 2 - 1) - np.log(ratio)
 
 
-def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Return how often a positive's score is above a negative's, in [0, 1]; a tie counts half."""
+def auc(positives: ArrayLike, negatives: ArrayLike) -> float:
+    """Return how often a positive's score is above a negative's, in [0, 1]; a tie counts half.
+
+    Both sides have any shape, and one score or more. 0.5 is chance.
+    """
+    positives, negatives = np.asarray(positives), np.asarray(negatives)
     ranks = rankdata(np.concatenate([positives.ravel(), negatives.ravel()]))
     count = positives.size
     return (ranks[:count].sum() - count * (count + 1) / 2) / (count * negatives.size)
 
 
-def tpr_at(fpr: float | np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-    """Return the share of positives above the threshold that at most `fpr` of negatives exceed."""
-    above = np.floor(np.asarray(fpr) * negatives.size + 1e-9).astype(int)
+def tpr_at(fpr: ArrayLike, positives: ArrayLike, negatives: ArrayLike) -> np.ndarray:
+    """Return the share of positives above the threshold that at most `fpr` of negatives exceed.
+
+    In [0, 1], of the shape of `fpr`, which is in [0, 1] as well (else UserError). Both sides have
+    any shape, and one score or more.
+    """
+    fpr, negatives = np.asarray(fpr), np.asarray(negatives)
+    if not ((fpr >= 0) & (fpr <= 1)).all():
+        raise UserError(f"expected false positive rates in [0, 1], not {fpr}")
+    above = np.floor(fpr * negatives.size + 1e-9).astype(int)
     thresholds = np.append(-np.inf, np.sort(negatives, axis=None))[negatives.size - above]
     ordered = np.sort(positives, axis=None)
     return 1 - np.searchsorted(ordered, thresholds, side="right") / ordered.size
 
 
-def accuracy(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Return the share of both sides that the threshold 0 tells right, in [0, 1]."""
-    return ((positives > 0).mean() + (negatives <= 0).mean()) / 2
+def accuracy(positives: ArrayLike, negatives: ArrayLike) -> float:
+    """Return the share that the threshold 0 tells right, in [0, 1], the mean of both sides."""
+    return ((np.asarray(positives) > 0).mean() + (np.asarray(negatives) <= 0).mean()) / 2
 
 
 def interval(
-    score: Scores, positives: np.ndarray, negatives: np.ndarray, *, seed: int, draws: int = 1000
+    score: Scores, positives: ArrayLike, negatives: ArrayLike, *, seed: int, draws: int = 1000
 ) -> tuple[float, float]:
-    """Return the 95 % interval of `score(positives, negatives)`, arrays [M, N], by bootstrap.
+    """Return the 95 % interval (low, high) of `score(positives, negatives)`, by bootstrap.
 
-    Each draw takes M target models and N images with replacement, the same for both sides. Source:
-    Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 2007. It errs on the wide side.
+    Both sides are [M, N], else UserError, and the bounds in the range of `score`. Each draw takes
+    M target models and N images with replacement, the same for both sides. Source: Owen, The
+    Pigeonhole Bootstrap, Annals of Applied Statistics 2007. It says nothing of how far another set
+    of models would move the score (see `lira`).
     """
+    positives, negatives = np.asarray(positives), np.asarray(negatives)
+    if positives.ndim != 2 or positives.shape != negatives.shape:
+        what = f"not {positives.shape} and {negatives.shape}"
+        raise UserError(f"expected scores [models, images] of one shape, {what}")
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(draws):

@@ -13,6 +13,7 @@ from unlearnkit.results import committed_folder
 
 AGAIN = "retrain again"  # further retrained models, in the place of unlearned ones
 FPR = 0.01
+SPLITS = 20  # of all retrained models into two halves, to see what chance does
 COLUMNS = ["Method", "SVC (%)", "SVC − Retrain's (points)", "LiRA AUC"]
 COLUMNS += ["LiRA TPR at 1 % FPR (%)", "LiRA AUC, held out", "Margin AUC"]
 COLUMNS += ["KLOM, forgotten", "KLOM, held out"]
@@ -57,32 +58,57 @@ def panel(s: Study) -> Panel:
     return Panel(*parts, {name: np.array([found[name, n][1] for n in seeds]) for name in names})
 
 
+def splits(p: Panel) -> list[Panel]:
+    """Return `SPLITS` panels of retrained models alone, split at random in "retrain" and `AGAIN`.
+
+    Nothing tells the two halves apart, so what an attack makes of them is chance.
+    """
+    generator, count = np.random.default_rng(0), len(p.svc["retrain"])
+
+    def part(found: dict[str, np.ndarray], order: np.ndarray) -> dict[str, np.ndarray]:
+        pool = np.concatenate([found["retrain"], found[AGAIN]])[order]
+        return {"retrain": pool[:count], AGAIN: pool[count:]}
+
+    orders = [generator.permutation(2 * count) for _ in range(SPLITS)]
+    return [Panel(*(part(found, order) for found in p)) for order in orders]
+
+
 def numbers(s: Study, *, draws: int = 200) -> pd.DataFrame:
     """Return a row for each method, indexed by name, and `AGAIN`; `low` and `high` bound 95 %.
 
-    LiRA's bounds are those of the models at hand: `AGAIN` shows how far chance moves an AUC.
-
-    svc (%) and its difference to Retrain's, seed by seed (points, Student's t over models); auc,
-    tpr and accuracy of LiRA in [0, 1] (bootstrap over models and images); klom, the median over
-    images, in nats; auc_held_out and klom_held_out, the same of images that nobody trained on;
-    auc_margin, of one threshold on the margins of all images: below 0.5 if Retrain's are larger.
+    svc (%) and away, its difference to Retrain's, seed by seed (points, Student's t over models);
+    auc, tpr and accuracy of LiRA in [0, 1] (bootstrap over models and images); klom, the median
+    over images, in nats; auc_held_out and klom_held_out, the same of images that nobody trained
+    on; auc_margin, of one threshold on the margins of all images: below 0.5 if Retrain's are
+    larger. `AGAIN` is chance, the mean over `splits`, and its `low` and `high` are their range.
     """
     p, rows = panel(s), {}
     for name in p.compared:
-        away, sides = p.svc[name] - p.svc["retrain"], ratios(p.forgotten, name)
-        row = {"svc": p.svc[name].mean(), "away": away.mean()}
-        row["away_low"], row["away_high"] = interval(away)
+        rows[name], sides = _scores(p, name), ratios(p.forgotten, name)
+        bounds = {"away": interval(p.svc[name] - p.svc["retrain"])}
         for what, score in (("auc", membership.auc), ("tpr", _tpr)):
-            row[what] = float(score(*sides))
-            how = {"seed": 0, "draws": draws}
-            row[f"{what}_low"], row[f"{what}_high"] = membership.interval(score, *sides, **how)
-        row["accuracy"] = membership.accuracy(*sides)
-        row["auc_margin"] = membership.auc(p.forgotten[name], p.forgotten["retrain"])
-        row["auc_held_out"] = membership.auc(*ratios(p.held_out, name))
-        for what, images in (("klom", p.forgotten), ("klom_held_out", p.held_out)):
-            row[what] = np.median(membership.klom(images[name], images["retrain"]))
-        rows[name] = row
+            bounds[what] = membership.interval(score, *sides, seed=0, draws=draws)
+        for what, (low, high) in bounds.items():
+            rows[name] |= {f"{what}_low": low, f"{what}_high": high}
+    again = pd.DataFrame([_scores(half, AGAIN) for half in splits(p)])
+    ends = again.min().add_suffix("_low"), again.max().add_suffix("_high")
+    rows[AGAIN] = pd.concat([again.mean(), *ends]).to_dict()
     return pd.DataFrame(rows).T
+
+
+def _scores(p: Panel, name: str) -> dict[str, float]:
+    sides, own = ratios(p.forgotten, name), p.svc[name].mean()
+    return {
+        "svc": own,
+        "away": own - p.svc["retrain"].mean(),
+        "auc": membership.auc(*sides),
+        "tpr": _tpr(*sides),
+        "accuracy": membership.accuracy(*sides),
+        "auc_margin": membership.auc(p.forgotten[name], p.forgotten["retrain"]),
+        "auc_held_out": membership.auc(*ratios(p.held_out, name)),
+        "klom": np.median(membership.klom(p.forgotten[name], p.forgotten["retrain"])),
+        "klom_held_out": np.median(membership.klom(p.held_out[name], p.held_out["retrain"])),
+    }
 
 
 def ratios(margins: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -103,53 +129,67 @@ def table(s: Study, found: pd.DataFrame) -> pd.DataFrame:
     """Return `numbers` as a table, with Retrain's own score of the SVC first."""
     own = panel(s).svc["retrain"]
     rows = [(s.title("retrain"), str(mean_std(own, 1)), *["–"] * (len(COLUMNS) - 2))]
+    forms = {"svc": ".1f", "away": "+.1f", "auc": ".3f", "tpr": ".1%", "auc_held_out": ".3f"}
+    forms |= {"auc_margin": ".3f", "klom": ".2f", "klom_held_out": ".2f"}
     for name, row in found.iterrows():
-        rows.append(
-            (
-                title(s, name),
-                f"{row.svc:.1f}",
-                f"{row.away:+.1f} [{row.away_low:+.1f}, {row.away_high:+.1f}]",
-                f"{row.auc:.3f} [{row.auc_low:.3f}, {row.auc_high:.3f}]",
-                f"{100 * row.tpr:.1f} [{100 * row.tpr_low:.1f}, {100 * row.tpr_high:.1f}]",
-                f"{row.auc_held_out:.3f}",
-                f"{row.auc_margin:.3f}",
-                f"{row.klom:.2f}",
-                f"{row.klom_held_out:.2f}",
-            )
-        )
+        called = title(s, name) + f" (range of {SPLITS} splits)" * (name == AGAIN)
+        rows.append((called, *(_cell(row, what, form) for what, form in forms.items())))
     text = (
         f"Membership by two attacks and a distance, over {len(own)} models of each kind. SVC: "
         "share of the forget set that it takes for images never trained on. LiRA: unlearned "
         "against retrained models, image by image, 0.5 is chance. KLOM: median over images, nats. "
         "Held out: the same of images that no model was trained on. Margin AUC: one threshold "
-        "for all images, below 0.5 if unlearned models are less sure than retrained ones."
+        "for all images, below 0.5 if unlearned models are less sure than retrained ones. "
+        f"Retrain, again: mean [smallest, largest] of {SPLITS} random splits of all retrained "
+        "models into two halves, which is chance."
     )
     return s.table(rows, COLUMNS, text)
+
+
+def _cell(row: pd.Series, what: str, form: str) -> str:
+    values = row.reindex([what, f"{what}_low", f"{what}_high"])
+    value, *ends = (format(x, form).rstrip("%") for x in values)
+    return value if values.isna().any() else f"{value} [{', '.join(ends)}]"
 
 
 def finding(s: Study, found: pd.DataFrame) -> str:
     """Return what `numbers` say of where the two attacks disagree, in Markdown."""
     again, methods = found.loc[AGAIN], found.drop(index=[AGAIN, "original"])
-    first = methods["auc"].idxmax()
-    head = f"LiRA's AUC is highest for {title(s, first)}, {methods.loc[first, 'auc']:.2f} on what "
-    head += f"was forgotten and {methods.loc[first, 'auc_held_out']:.2f} on images that nobody "
-    head += f"trained on. {_svc(methods.loc[first])}. "
-    seldom = methods.index[methods["tpr_low"] <= FPR]
-    head += f"At {100 * FPR:g} % false alarms it is not shown to find {len(seldom)} of "
-    head += f"{len(methods)} methods more often than chance."
-    lines = [f"{title(s, name)}: {_lira(row)}. {_svc(row)}." for name, row in methods.iterrows()]
-    lines.append(f"{title(s, AGAIN)}, one draw of chance: {_lira(again)}. {_svc(again)}.")
+
+    def named(chosen: pd.Series) -> str:
+        *first, last = [title(s, name) for name in methods.index[chosen]] or ["no method"]
+        return f"{', '.join(first)} and {last}" if first else last
+
+    above = {what: methods[what] > again[f"{what}_high"] for what in ("auc", "auc_held_out", "tpr")}
+    head = "LiRA's AUC on forgotten images is above the range of chance for "
+    head += f"{named(above['auc'])}. On images that nobody trained on it is so for "
+    head += f"{named(above['auc_held_out'])}. At {100 * FPR:g} % false alarms LiRA is not shown "
+    head += f"to find {named(~above['tpr'])}."
+    lines = [
+        f"{title(s, name)}: LiRA has AUC {row['auc']:.2f} on what it forgot and "
+        f"{row['auc_held_out']:.2f} on images that nobody trained on, and at {100 * FPR:g} % false "
+        f"alarms {_found(row, again)}. {_svc(row, again)}."
+        for name, row in methods.iterrows()
+    ]
+    lines.append(
+        f"{title(s, AGAIN)}, the range of chance: AUC {again['auc_low']:.2f} to "
+        f"{again['auc_high']:.2f} and {again['auc_held_out_low']:.2f} to "
+        f"{again['auc_held_out_high']:.2f}, {100 * again['tpr_low']:.1f} to "
+        f"{100 * again['tpr_high']:.1f} % at {100 * FPR:g} % false alarms, and SVC "
+        f"{again['away_low']:+.1f} to {again['away_high']:+.1f} points.".replace("-", "−")
+    )
     return "\n* ".join([f"**{head}**\n", *lines])
 
 
-def _svc(row: pd.Series) -> str:
-    if row["away_low"] <= 0 <= row["away_high"]:
-        return "The SVC sees no difference to Retrain"
+def _found(row: pd.Series, again: pd.Series) -> str:
+    share = f"{100 * row['tpr']:.1f} %"
+    return (
+        f"finds {share}" if row["tpr"] > again["tpr_high"] else f"is not shown to find it ({share})"
+    )
+
+
+def _svc(row: pd.Series, again: pd.Series) -> str:
+    if again["away_low"] <= row["away"] <= again["away_high"]:
+        return "The SVC sees no more difference to Retrain than chance makes"
     way = "more" if row["away"] > 0 else "less"
     return f"The SVC finds it {abs(row['away']):.1f} points {way} forgotten than Retrain"
-
-
-def _lira(row: pd.Series) -> str:
-    text = f"LiRA has AUC {row['auc']:.2f} [{row['auc_low']:.2f}, {row['auc_high']:.2f}]"
-    text += f" on what it forgot and {row['auc_held_out']:.2f} on images that nobody trained on"
-    return f"{text}, and finds {100 * row['tpr']:.1f} %"

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 from unlearnkit.membership import tpr_at
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
-from unlearnkit.report.membership import AGAIN, FPR, panel, ratios, title
+from unlearnkit.report.membership import AGAIN, FPR, SPLITS, panel, ratios, splits, title
 from unlearnkit.report.study import Study
 
 LOWEST = 0.001  # false positives: few models and images say nothing of less
@@ -20,10 +20,12 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
     """Draw LiRA's ROC curves on logarithmic axes, and its TPR beside what the SVC sees.
 
     `found` are `membership.numbers` of the study. Data: a row for each method and false positive
-    rate, with fpr and tpr in [0, 1].
+    rate, with fpr and tpr in [0, 1]; of `AGAIN`, the mean over `splits`, whose range is a band.
     """
     p, rates = panel(s), np.geomspace(LOWEST, 1, 200)
     curves = {name: tpr_at(rates, *ratios(p.forgotten, name)) for name in p.compared}
+    chance = [tpr_at(rates, *ratios(half.forgotten, AGAIN)) for half in splits(p)]
+    curves[AGAIN] = np.mean(chance, axis=0)
     parts = [pd.DataFrame({"method": n, "fpr": rates, "tpr": tpr}) for n, tpr in curves.items()]
     colors = style.palette(s) | {AGAIN: style.palette(s)["retrain"]}
     shapes = style.markers(s) | {AGAIN: style.markers(s)["retrain"]}
@@ -40,6 +42,8 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
         y = np.maximum(100 * y, 100 * LOWEST)  # the axis is logarithmic
         bars = {"xerr": np.abs(x[1:, None] - x[0]), "yerr": np.abs(y[1:, None] - y[0])}
         right.errorbar(x[0], y[0], marker=shapes[name], lw=0.7, ms=4.5, **bars, **look)
+    low, high = np.maximum(100 * LOWEST, 100 * np.quantile(chance, [0, 1], axis=0))
+    left.fill_between(100 * rates, low, high, color=colors[AGAIN], alpha=0.2, lw=0)
     left.plot(100 * rates, 100 * rates, color=style.FAINT, lw=0.7, ls=":")
     right.axvline(0, color=style.FAINT, lw=0.7)
     right.axhline(100 * FPR, color=style.FAINT, lw=0.7, ls=":")
@@ -57,7 +61,7 @@ def roc(s: Study, found: pd.DataFrame) -> KitFigure:
     alt += f"{style.listed(names, found['away'])}."
     text = (
         f"{len(p.svc['retrain'])} models of each kind, {p.forgotten['retrain'].shape[1]} forgotten "
-        "images. Dotted: chance. Marker: at 1 % FPR; bar: 95 % interval. Retrain, again: as many "
-        "further retrained models, which no attack should tell apart."
+        "images. Dotted: chance. Marker: at 1 % FPR; bar: 95 % interval. Retrain, again, band "
+        f"and bar: range of {SPLITS} random splits of all retrained models into two halves."
     )
     return style.finish(fig, s, pd.concat(parts, ignore_index=True), text, alt)
