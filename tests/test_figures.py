@@ -134,7 +134,7 @@ def test_figure_2_has_curves_excess_and_classes():
 
 def test_figure_2_draws_minimal_distances_and_the_attack_on_them():
     curve_of = {"pgd": {0: 80, 1: 60, 2: 40}}
-    exact = model("retrain", robust=curve_of, distances=[0.0, 1.5, 2.5, 0.8])
+    exact = model("retrain", robust=curve_of, distances=[0.0, 1.5, 2.5, 0.3])
     cf = model("cf", robust=curve_of, distances=[3.0, 1.0, 2.0, 0.0])
     fig = figures.robustness(invented([exact, cf]))
     accuracy, distance, _ = fig.axes[:3]

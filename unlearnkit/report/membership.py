@@ -7,6 +7,7 @@ import pandas as pd
 
 from unlearnkit import membership
 from unlearnkit.names import MEMBERSHIP
+from unlearnkit.report.seen import listed
 from unlearnkit.report.stats import interval, mean_std
 from unlearnkit.report.study import NothingToDraw, Study, read_study
 from unlearnkit.results import committed_folder
@@ -157,8 +158,7 @@ def finding(s: Study, found: pd.DataFrame) -> str:
     again, methods = found.loc[AGAIN], found.drop(index=[AGAIN, "original"])
 
     def named(chosen: pd.Series) -> str:
-        *first, last = [title(s, name) for name in methods.index[chosen]] or ["no method"]
-        return f"{', '.join(first)} and {last}" if first else last
+        return listed([title(s, name) for name in methods.index[chosen]] or ["no method"])
 
     above = {what: methods[what] > again[f"{what}_high"] for what in ("auc", "auc_held_out", "tpr")}
     head = "LiRA's AUC on forgotten images is above the range of chance for "

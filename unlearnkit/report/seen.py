@@ -66,7 +66,7 @@ def forgetting(table: pd.DataFrame) -> str:
     if exact["UA"] <= start["UA"]:
         text += "Retrain gets no more wrong than Original, so UA tells nothing here. "
     elif idle := list(others.index[~_forgot(table)]):
-        text += f"{_listed(idle)} went less than half of the way from Original to Retrain. "
+        text += f"{listed(idle)} went less than half of the way from Original to Retrain. "
     if len(others) == 1:
         (name,), (one,) = others.index, others.to_dict("records")
         text += f"On test images {name} is right {_points(one['TA'] - start['TA'])} often than "
@@ -83,7 +83,7 @@ def robustness(table: pd.DataFrame) -> str:
     start, exact, others = _parts(table)
     text = "Under attack " + _all(table, "drop", "loses", "points", "of accuracy")
     more = [name for name, drop in others["drop"].items() if drop > exact["drop"]]
-    who = _listed(more) if more else "No method"
+    who = listed(more) if more else "No method"
     text += f"{who} lose{'s' * (len(more) < 2)} more than Retrain. "
     if exact["drop"] > start["drop"] and exact["drop"] >= table["drop"].max():
         return text + "Retrain itself loses most."
@@ -113,7 +113,7 @@ def neighbours(features: Mapping[str, ArrayLike], labels: ArrayLike, forget: Arr
         np.fill_diagonal(apart, np.inf)
         share = (labels[apart.argmin(1)] == labels)[forget].mean()
         shares.append(f"{100 * share:.0f} % in {name}")
-    return f"Of the forget images, {_listed(shares)} have a nearest image of their own class."
+    return f"Of the forget images, {listed(shares)} have a nearest image of their own class."
 
 
 def choice(table: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def advice(table: pd.DataFrame) -> str:
         return "No method both forgot and kept the retain set, so retrain, or try other rates."
     best = sound["average_gap"].idxmin()
     one = sound.loc[best]
-    text = f"{_listed(sound.index)} forgot, and kept the retain set. Of these, **{best}** is "
+    text = f"{listed(sound.index)} forgot, and kept the retain set. Of these, **{best}** is "
     text += f"nearest to Retrain, {one['average_gap']:.1f} points away on average. It loses "
     text += f"{_points(one['drop'] - exact['drop'])} under attack than Retrain, and takes "
     text += f"{one['seconds']:.1f} seconds where Retrain takes {exact['seconds']:.1f}. "
@@ -167,6 +167,7 @@ def _points(difference: float) -> str:
     return f"{abs(difference):.1f} points {'more' if difference > 0 else 'less'}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return ``A, B and C``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

@@ -97,7 +97,7 @@ def _distances(s: Study, of: dict[str, Any], levels: pd.Series) -> pd.DataFrame:
     found = s.rows("distance", **of)
     if found.empty:
         return found
-    grid = np.geomspace(levels.min() / 2, levels.max(), POINTS)
+    grid = [0.0, *np.geomspace(levels.min(), levels.max(), POINTS)]
     share = pd.DataFrame({e: 100.0 * (found["distance"] > e) for e in grid}, found.index)
     share = share.groupby([found[name] for name in ID], sort=False).mean().reset_index()
     share = share.melt(ID, var_name="epsilon").assign(quantity="accuracy")
@@ -112,21 +112,21 @@ def _against_epsilon(ax: Axes, s: Study, data: pd.DataFrame, apart: float) -> No
         style.note(ax, "no retrained model to compare with")
         return
     curve, look = data[data["attack"] == DISTANCE], style.lines(s, data)
-    if len(curve):
-        sns.lineplot(curve, x=255 * curve["epsilon"], y="mean", ax=ax, **look | {"markers": False})
-        look |= {"dashes": False, "linestyle": "none"}
     data, colors = data.drop(curve.index), style.palette(s)
-    levels = 255 * np.sort(data["epsilon"].unique())
-    places = np.where(levels > 0, levels, levels[levels > 0].min() / 2)
+    levels = pd.Series(255 * np.sort(data["epsilon"].unique()))
+    clean = levels[levels > 0].min() / 2
+    if len(curve):
+        x = (255 * curve["epsilon"]).replace(0, clean)
+        sns.lineplot(curve, x=x, y="mean", ax=ax, **look | {"markers": False})
+        look |= {"dashes": False, "linestyle": "none"}
     shift = {method: 2 ** (apart * (i - len(s.methods) / 2)) for i, method in enumerate(s.methods)}
-    x = (255 * data["epsilon"]).map(dict(zip(levels, places, strict=True)))
-    x = x * data["method"].map(shift)
+    x = (255 * data["epsilon"]).replace(0, clean) * data["method"].map(shift)
     sns.lineplot(data, x=x, y="mean", ax=ax, **look)
     ax.vlines(x, data["low"], data["high"], data["method"].map(colors), lw=0.7)
     if apart:
         ax.axhline(0, color=colors["retrain"], lw=0.9, zorder=1)
     ax.set_xscale("log", base=2)
-    ax.set_xticks(places, [f"{level:.3g}" for level in levels])
+    ax.set_xticks(levels.replace(0, clean), [f"{level:.3g}" for level in levels])
     ax.minorticks_off()
     ax.grid(axis="x", visible=False)
 

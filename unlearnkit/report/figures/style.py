@@ -173,7 +173,10 @@ def finish(
     for ax in fig.axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             if name not in ("method", "scope", *unnamed):
-                entries.setdefault(f"{name} layers" if name in SCOPES else s.title(name), handle)
+                entries.setdefault(
+                    f"{name.replace('+', ' and ')} layers" if name in SCOPES else s.title(name),
+                    handle,
+                )
         if ax.get_legend():
             ax.get_legend().remove()
         if not ax.has_data():
