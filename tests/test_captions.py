@@ -111,3 +111,19 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     assert "random:" not in folded and "cf" not in folded
     with pytest.raises(UserError, match="unknown table, figure or claim 'C9'"):
         recap(s, "C9")
+
+
+def test_restricted_layers_are_compared_with_all_layers_of_the_same_seeds():
+    def one(scope, seed, points, cost):
+        quality = {"UA": points, "RA": 90.0, "TA": 80.0, "MIA": 10.0}
+        method = "cf" if points else "retrain"
+        how = {"scope": scope, "quality": quality, "memory": 1e8 * cost, "seconds": 10 * cost}
+        return model(method, seed, **how)
+
+    exact = [one("all", seed, 0.0, 9) for seed in (0, 1)]
+    whole = [one("all", 0, 4.0, 1), one("all", 1, 40.0, 1)]  # seed 1 has no other layers
+    some = [one("last", 0, 8.0, 0.25), one("intermediate+last", 0, 6.0, 0.75)]
+    said = sentence(invented([*exact, *whole, *some]), "fig4_layerwise")
+    assert "all layers 1.0, intermediate and last layers 1.5 (75 % of the memory" in said
+    assert "last layers 2.0 (25 % of the memory, 25 % of the time)." in said
+    assert said.endswith("One seed, so no interval.")

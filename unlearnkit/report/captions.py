@@ -16,6 +16,7 @@ from unlearnkit.report.study import Study
 
 MARKED = "No method is free of marked models."
 NOTHING = "This study has no numbers for it."
+COSTS = ["relative_memory", "relative_seconds"]  # to the same run over all layers
 TRANSFER = "stay right under .* made on the original"
 Sentence = Callable[[Study], str]
 
@@ -94,16 +95,23 @@ def _gap(reading: str) -> Sentence:
 
 def _layers(s: Study) -> str:
     table, said = summaries(s), []
-    table = table[(table["progress"] == 1) & (table["scope"] != "all")]
-    table = table[(table["forget"] == s.first_forget) & np.isfinite(table["relative_memory"])]
-    for name, part in table.groupby("architecture", sort=False):
-        costs = part.groupby("scope")[["relative_memory", "relative_seconds"]].mean()
+    table = table[(table["progress"] == 1) & (table["forget"] == s.first_forget)]
+    table = table[~table["method"].isin(EXACT) & np.isfinite(table["relative_memory"])]
+    # Layers may be restricted for fewer seeds than all are trained for.
+    both = table.groupby(["architecture", "seed"])["scope"].transform("nunique") > 1
+    for name, part in table[both].groupby("architecture", sort=False):
+        means = part.groupby("scope", sort=False)[["average_gap", *COSTS]].mean()
         parts = [
-            f"{scope.replace('+', ' and ')} layers {100 * memory:.0f} % and {100 * seconds:.0f} %"
-            for scope, memory, seconds in costs.reindex(part["scope"].unique()).itertuples()
+            f"{scope.replace('+', ' and ')} layers {gap:.1f} ({100 * memory:.0f} % of the memory, "
+            f"{100 * seconds:.0f} % of the time)"
+            for scope, gap, memory, seconds in means.drop("all").itertuples()
         ]
-        said.append(f"{s.title(name)}, memory and seconds against all layers: {', '.join(parts)}.")
-    return _joined(said, table, bare=True)
+        whole = means.loc["all", "average_gap"]
+        said.append(
+            f"{s.title(name)}, average gap to Retrain in points: all layers {whole:.1f}, "
+            f"{', '.join(parts)}."
+        )
+    return _joined(said, table[both], bare=True)
 
 
 def _observations(s: Study) -> str:
