@@ -43,7 +43,7 @@ RESERVED |= {"training_memory", "peak_memory", "parameters"}
 
 
 def measure(name: str, *, title: str = "", digits: int = 1, version: int = 1) -> Callable:
-    """Register a function `(model, data, split, *, seed, batch_size)` -> float; again: replaced.
+    """Register a function `(model, data, split, *, seed, batch_size)` -> float; again to replace it.
 
     `version` is part of every stored result's key: raise it when the measure's meaning changes.
     """
