@@ -12,20 +12,21 @@ usage: ./run_all.sh [NOTEBOOK ...] [--profile PROFILE] [--dataset DATASET] [OPTI
        ./run_all.sh --site
        ./run_all.sh --setup
 
-Without arguments: computes the profile quick on this machine, executes the notebooks on its
-results, and redraws the tables and figures of every committed study from results/.
-  --check   lint, format and every test, the notebooks among them
-  --site    build the web site into site/, from what is committed
-  --setup   only make the environment: .venv, or the active conda environment
-  --help    this text; `python -m unlearnkit run --help` in that environment lists all options
+Without arguments it computes the profile quick, runs the notebooks on your results, and redraws
+the tables and figures of every committed study. It makes the environment first, if there is none.
+  --check   run lint, format and every test
+  --site    build the web site into site/
+  --setup   only make the environment .venv, or fill the active conda environment
+  --help    this text; .venv/bin/python -m unlearnkit run --help lists every OPTION
 
-profiles: smoke (a test of the machinery), quick (digits, minutes on two cores),
-          starter (a first look at your own images, notebook 07),
-          methods (all methods on digits), quick-lira (many models, for notebook 09),
-          cifar10 (a real study without a GPU),
-          cifar10-methods (all methods on its originals), paper (the published setting, one GPU)
-PYTHON=/path/to/python3.11 chooses the interpreter that .venv is made with.
-Relative paths (--dataset folder:PATH) start from the folder of this script.
+A profile is the file of a study's settings: a path ending in .toml, or one of these.
+  quick (digits, minutes on two cores), smoke (a short test of the machinery),
+  starter (a first look at your own images, notebook 07),
+  methods (all methods on digits), quick-lira (many models, for notebook 09),
+  cifar10 (a real study without a GPU, hours),
+  cifar10-methods (all methods on the same data), paper (the published setting, one GPU)
+Set PYTHON=/path/to/python3.11 to choose the interpreter of .venv.
+Relative paths, as in --dataset folder:PATH, start from the folder of this script.
 TEXT
 }
 

@@ -1,7 +1,7 @@
 """How fast the package is beside the plain way to do the same: `python benchmarks/run.py`.
 
-Every line is a ratio of two measurements taken in turn, in this process, on the same images and
-weights: the median of three pairs. `--write` puts the table into benchmarks/README.md.
+Most lines are a ratio of two measurements taken in turn, in this process, on the same images and
+weights, the median of three pairs. `--write` puts the table into benchmarks/README.md.
 """
 
 import argparse
@@ -195,7 +195,7 @@ def workers() -> Iterator[tuple]:
 
 
 def reading() -> Iterator[tuple]:
-    """Time importing the report wing and redrawing the largest committed study."""
+    """Time importing `unlearnkit.report` and redrawing every committed study."""
     seconds = _command("-c", "import unlearnkit.report")
     yield "import unlearnkit.report (s)", seconds, None, None, "≤ 1.5"
     with tempfile.TemporaryDirectory() as folder:

@@ -128,7 +128,7 @@ def test_ctrl_c_names_the_command_that_goes_on(place):
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=100)
     command = f"python -m unlearnkit compute --profile '{words[2]}' --workers 2"
-    wanted = f"unlearnkit: interrupted; what was done is stored, and `{command}` goes on from there"
+    wanted = f"unlearnkit: interrupted; what was done is stored, and `{command}` resumes"
     assert process.returncode == 130 and error.splitlines()[-1] == wanted
     assert "Traceback" not in error
 
@@ -139,14 +139,14 @@ def test_plan_compute_accept_and_reproduce(place, capsys):
     assert main([*command, "--plan"]) == 0
     shown = capsys.readouterr()
     assert "Study tiny: digits, 2 models, on " in shown.out and shown.err == ""
-    assert "stored: 0 of 10 stages" in shown.out
-    assert "to compute: 10 stages of 2 models" in shown.out
-    assert "expected: unknown: nothing like it was recorded yet" in shown.out
+    assert "stored: 0 of 10 results" in shown.out
+    assert "to compute: 10 results of 2 models" in shown.out
+    assert "expected: not known yet: nothing like it was computed" in shown.out
     assert sorted(place.folder.rglob("*")) == before, "a plan writes nothing"
     # A time limit ends well.
     assert main([*command, "--accept", "--minutes", "1e-9"]) == 2
     shown = capsys.readouterr()
-    assert "Stopped for the time limit; the same command goes on from here." in shown.out
+    assert "Stopped at the time limit; the same command resumes." in shown.out
     assert "not accepted: 0 of 2 models so far" in shown.err
 
     assert main(command) == 0
@@ -158,7 +158,7 @@ def test_plan_compute_accept_and_reproduce(place, capsys):
 
     assert main([*command, "--accept"]) == 0
     shown = capsys.readouterr().out
-    assert "stored: 10 of 10 stages" in shown and "expected: nothing to do" in shown
+    assert "stored: 10 of 10 results" in shown and "expected: nothing to do" in shown
     assert f"Accepted: these results (2 models) are now in {committed}" in shown
     assert results.read(committed).records == results.read(own).records
 
@@ -196,7 +196,7 @@ def test_a_failing_cell_and_a_damaged_file_are_a_line_each(computed, whole, caps
     assert lines[0].startswith(f"unlearnkit: warning: {damaged.name} is damaged; kept as ")
     assert lines[1:] == [
         "unlearnkit: small_vit random:0.2 seed 0 fails failed: as told",
-        "unlearnkit: not accepted: some cells failed",
+        "unlearnkit: not accepted: some models failed",
     ]
     assert "Ended in" in shown.out and not (computed.project / "results").exists()
     # What could be computed is kept.

@@ -199,7 +199,7 @@ def test_what_is_stored_is_not_done_again_and_a_cut_off_one_goes_on(done, capsys
 
     with mock.patch.object(intervene, "fine_tune", side_effect=cut_off) as tuned:
         assert command() == 0 and tuned.call_count == 1
-    assert "Stopped for the time limit" in capsys.readouterr().out
+    assert "Stopped at the time limit" in capsys.readouterr().out
     assert bench.store.state_file(stage.name, stage.key).exists()
     assert command() == 0
     assert "8 identical" in capsys.readouterr().out

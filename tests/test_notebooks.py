@@ -104,7 +104,7 @@ def test_train_lane(tmp_path):
     first = run("unlearnkit", "run", *chosen, "--profile", "smoke", **places)
     assert first.returncode == 0, first.stdout + first.stderr
     again = run("unlearnkit", "run", "--profile", "smoke", "--plan", **places)
-    assert "to compute: 0 stages" in again.stdout, first.stdout + again.stdout
+    assert "to compute: 0 results" in again.stdout, first.stdout + again.stdout
     executed = {path.stem for path in (tmp_path / "executed/smoke").glob("*.ipynb")}
     assert executed == set(chosen)
     studies = [path.parent.name for path in (ROOT / "results").glob("*/study.json")]

@@ -1,4 +1,4 @@
-"""`python -m unlearnkit`: compute a study, run its notebooks, redraw what is there."""
+"""Compute a study, run its notebooks, draw its tables and figures; audit any model."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from unlearnkit.errors import UserError, one_line
 from unlearnkit.files import default_folder, output_folder, source_folder
 from unlearnkit.names import INTERVENTIONS, MEMBERSHIP
 
-STOPPED = "Stopped for the time limit; the same command goes on from here."
+STOPPED = "Stopped at the time limit; the same command resumes."
 # Command: the module of its lab, the lab's function, and the folder of its results
 PARTS = {"intervene": ("intervene", "bench_of", INTERVENTIONS)}
 PARTS |= {"lira": ("lira", "panel_of", MEMBERSHIP)}
@@ -31,43 +31,43 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(workers=None, minutes=None)  # also where a command has no such option
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     study = argparse.ArgumentParser(add_help=False)
-    study.add_argument("--profile", default="quick", help="name, or path of a .toml file")
+    study.add_argument("--profile", default="quick", help="a name or the path of a .toml file")
     study.add_argument("--dataset", help="e.g. cifar10 or folder:PATH; default: the profile's")
     work = argparse.ArgumentParser(add_help=False, parents=[study])
-    work.add_argument("--workers", type=int, help="cells computed at a time")
+    work.add_argument("--workers", type=int, help="models computed at a time")
     work.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-    work.add_argument("--minutes", type=float, help="stop cleanly before so many are over")
-    work.add_argument("--accept", action="store_true", help="make the results the committed ones")
+    work.add_argument("--minutes", type=float, help="stop soon after so many; run again to resume")
+    work.add_argument("--accept", action="store_true", help="replace the committed results")
     cells = argparse.ArgumentParser(add_help=False, parents=[work])
-    cells.add_argument("--plan", action="store_true", help="print the plan, and stop")
+    cells.add_argument("--plan", action="store_true", help="tell what lacks, compute nothing")
     cells.add_argument("--scheduler", metavar="ADDRESS", help="compute on the Dask cluster there")
 
-    told = "compute, execute the notebooks, redraw what is committed"
+    told = "compute a study, run the notebooks, redraw every committed study"
     run = commands.add_parser("run", parents=[cells], help=told)
     run.add_argument("notebooks", nargs="*", help="names or numbers, e.g. 03; default: all")
-    commands.add_parser("compute", parents=[cells], help="compute all cells; needs no Jupyter")
-    commands.add_parser("sweep", parents=[work], help="try the rates of a profile's [sweep]")
-    told = "measure models again with gaps set by hand, as a profile's [intervention] says"
+    commands.add_parser("compute", parents=[cells], help="compute a study; needs no Jupyter")
+    commands.add_parser("sweep", parents=[work], help="try the learning rates under [sweep]")
+    told = "set fairness-gaps by hand and measure again, as a profile's [intervention] says"
     commands.add_parser("intervene", parents=[cells], help=told)
-    told = "unlearn and retrain many times, for membership inference, as a profile's [lira] says"
+    told = "unlearn and retrain many times for the attack LiRA, as a profile's [lira] says"
     commands.add_parser("lira", parents=[cells], help=told)
     report = commands.add_parser("report", help="redraw tables and figures from stored results")
     report.add_argument("--profile", help="default: every committed study")
     report.add_argument("--dataset", help="default: the profile's")
-    told = "write the stored models as folders that timm and the Hugging Face hub know"
+    told = "write the stored models as folders for timm and the Hugging Face hub"
     export = commands.add_parser("export", parents=[study], help=told)
-    export.add_argument("--to", required=True, metavar="FOLDER", help="with a folder for each")
-    audit = commands.add_parser("audit", help="measure a model made elsewhere, and write its card")
+    export.add_argument("--to", required=True, metavar="FOLDER", help="where to write them")
+    audit = commands.add_parser("audit", help="measure any model, and write a card of it")
     told = "a folder with config.json and model.safetensors, hf:owner/name, or module:function"
     audit.add_argument("model", help=told)
     audit.add_argument("--dataset", required=True, help="e.g. cifar10, folder:PATH or hf:NAME")
-    audit.add_argument("--against", metavar="MODEL", help="a retrained model, for the excess")
-    audit.add_argument("--forget", metavar="FILE", help="positions of training images, one a line")
-    audit.add_argument("--size", type=int, help="of the images, in pixels; default: the model's")
-    audit.add_argument("--attacked", type=int, default=100, help="how many images are attacked")
-    audit.add_argument("--to", default="audit", metavar="FOLDER", help="where the card is written")
-    commands.add_parser("readme", help="fill README.md and docs/ from the committed results")
-    prune = commands.add_parser("prune", help="show what the store holds and no study needs")
+    audit.add_argument("--against", metavar="MODEL", help="a retrained model to compare with")
+    audit.add_argument("--forget", metavar="FILE", help="positions of what to forget, one a line")
+    audit.add_argument("--size", type=int, help="of images, in pixels; default: the model's")
+    audit.add_argument("--attacked", type=int, default=100, help="how many images, default: 100")
+    audit.add_argument("--to", default="audit", metavar="FOLDER", help="where; default: audit")
+    commands.add_parser("readme", help="fill README.md and docs/results.md from the results")
+    prune = commands.add_parser("prune", help="list stored files that no study needs")
     prune.add_argument("--yes", action="store_true", help="delete it")
     return top
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "unlearnkit", *(arguments or sys.argv[1:])])
-        _complain(f"interrupted; what was done is stored, and `{again}` goes on from there")
+        _complain(f"interrupted; what was done is stored, and `{again}` resumes")
         return 130
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"{'Done' if status == 0 else 'Ended'} in {minutes} min {seconds:02d} s.")
@@ -148,14 +148,14 @@ def compute(options: argparse.Namespace) -> int:
         from unlearnkit.study.cluster import cluster_executor
     with cluster_executor(options.scheduler) if options.scheduler else nullcontext() as cluster:
         workers = cluster.workers if cluster else options.workers or default_workers(lab.device)
-        expected = "unknown: nothing like it was recorded yet"
+        expected = "not known yet: nothing like it was computed"
         if (seconds := plan.seconds(results.recorded_walls(own, committed))) is not None:
             minutes = max(1, round(seconds / workers / 60))
             expected = f"about {minutes} min" if seconds else "nothing to do"
         print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
         stored, models = plan.stages - plan.lacking, len(plan.missing)
-        print(f"  stored: {stored} of {plan.stages} stages in {lab.store.folder}")
-        print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")
+        print(f"  stored: {stored} of {plan.stages} results in {lab.store.folder}")
+        print(f"  to compute: {plan.lacking} results of {models} models, {workers} at a time")
         _say(f"  expected: {expected}")
         if options.plan:
             return 0
@@ -169,7 +169,7 @@ def compute(options: argparse.Namespace) -> int:
     if outcome.stopped:
         print(STOPPED)
     if options.accept and outcome.failed:
-        _complain("not accepted: some cells failed")
+        _complain("not accepted: some models failed")
     # Before what is committed is redrawn: it may be replaced.
     lines = compare_and_accept(own, committed, options.accept and not outcome.failed)
     whole = not (outcome.failed or outcome.stopped)

@@ -20,22 +20,24 @@ def class_sigma(
 ) -> dict[str, Tensor]:
     """Measure the spread of every class at the output of every normalisation layer.
 
-    Outputs are taken after the affine map (and before the activation, where timm fuses one into
-    the norm), in evaluation mode and float32. Per layer, class and channel only count, mean and sum
-    of squared deviations (M2) are kept, in float64, and merged batch by batch (Chan, Golub and
-    LeVeque, 1979), and two numbers for each image and layer; no activation is stored.
+    Outputs are taken after the affine map, in evaluation mode and float32. Where timm puts an
+    activation into the layer, they are taken before it. No activation is stored. Count, mean and
+    sum of squared deviations are kept in float64 and merged batch by batch (Chan, Golub and
+    LeVeque, 1979).
 
-    `images` are uint8 [N, 3, H, W], `labels` int64 [N] in [0, num_classes): every class must occur;
+    `images` are uint8 [N, 3, H, W], `labels` int64 [N] in [0, num_classes). Every class must occur.
     `balanced` picks equally many images of each. `UserError` if they do not fit, or the model has
     no normalisation layer, or one that its forward pass leaves out.
 
-    Returns for each reading float64 [L, C] on the CPU: L layers in the order of `norm_layers`, C
-    classes, all spreads divided by n. 'std' (sigma of the fairness-gap as we read it): over
-    samples, channels and positions pooled; 'variance': its square; 'channel_std': mean over
-    channels of the standard deviation over samples and positions; 'trimmed_std': 'std' without the
-    1 % of the class's images (one in `TRIMMED`, rounded up, never all) that are furthest from its
-    mean in the mean square, at that layer. Small classes lose a larger part: compare classes of one
-    size.
+    Returns for each reading float64 [L, C] on the CPU, with L layers in the order of `norm_layers`
+    and C classes. All spreads are divided by n.
+
+    * 'std' pools samples, channels and positions. It is σ of the fairness-gap as we read it.
+    * 'variance' is its square.
+    * 'channel_std' is the mean over channels of the deviation over samples and positions.
+    * 'trimmed_std' is 'std' without the 1 % of the class's images that are furthest from its mean
+      in the mean square, at that layer (one in `TRIMMED`, rounded up, never all). Small classes
+      lose a larger part, so compare classes of one size.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or len(labels) != len(images):
         got = f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"

@@ -43,9 +43,10 @@ RESERVED |= {"training_memory", "peak_memory", "parameters"}
 
 
 def measure(name: str, *, title: str = "", digits: int = 1, version: int = 1) -> Callable:
-    """Register a function `(model, data, split, *, seed, batch_size)` -> float; again: replaced.
+    """Register a function `(model, data, split, *, seed, batch_size)` -> float.
 
-    `version` is part of every stored result's key: raise it when the measure's meaning changes.
+    Registering a name again replaces it. `version` is part of every stored result's key: raise it
+    when the measure's meaning changes.
     """
     if name in RESERVED:
         raise UserError(f"a measure cannot be called {name}: the tables have one of that name")

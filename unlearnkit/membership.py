@@ -45,12 +45,12 @@ def lira(unlearned: ArrayLike, retrained: ArrayLike) -> tuple[np.ndarray, np.nda
     target is among the models that it is judged by, nor is the model of the other side that shares
     its seed. The attacker knows all training images and the forget set, but not the seeds.
 
-    Chance is an AUC of 0.5, give or take. A shift that all images of a model share moves the AUC
+    Chance is an AUC near 0.5. A shift that all images of a model share moves the AUC
     by some 0.03 with 32 models, and the far left of the ROC curve by a factor of two or three.
     No interval over targets shows that. What further retrained models reach does.
 
     Source: Hayes et al., Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense
-    of Privacy, 2024 (U-LiRA). Theirs draws the training images anew for each model.
+    of Privacy, 2024 (U-LiRA). Theirs draws new training images for each model.
     """
     unlearned, retrained = _pair(unlearned, retrained)
     if len(unlearned) != len(retrained):

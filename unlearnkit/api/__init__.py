@@ -57,9 +57,9 @@ class Measured:
 def load_data(source: str | Sequence[Any], *, flip: bool = True, **how: Any) -> ImageData:
     """Return a data set by its name, see `data.load`, or made of tensors or arrays.
 
-    These are train_images, train_labels, test_images, test_labels and, if they are not '0', '1', …,
-    the class names; layouts as for `data.dataset`. `flip` tells of them whether a mirrored image
-    keeps its class. `how` are the keywords of `data.load`, such as `size`.
+    Arrays are train_images, train_labels, test_images, test_labels and, if they are not '0', '1',
+    …, the class names. Their layouts are those of `data.dataset`. `flip` says whether a mirrored
+    image keeps its class; it is for arrays alone. `how` are the keywords of `data.load`, as `size`.
     """
     if isinstance(source, str):
         return load(source, **how)
@@ -116,8 +116,8 @@ def unlearn(
     """Return a copy of a model that has unlearned `split.forget`, on the data's device.
 
     `hyperparameters` are those of `training.Recipe`, such as `lr` and `epochs`, and the method's
-    own. 'retrain' needs `fresh`, which builds an untrained model like this one. Errors, and what
-    else a run tells of its cost: `methods.unlearn`.
+    own. The methods 'retrain' and 'bad_teacher' need `fresh`, a function that builds an untrained
+    model like this one. Errors are those of `methods.unlearn`, which also returns the cost.
     """
     model = _fitting(model, data)
     if fresh and fresh().state_dict().keys() != model.state_dict().keys():
@@ -139,13 +139,13 @@ def measure(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Measured:
-    """Measure a model where it is: accuracy, fairness-gap, robustness; of a split also UA, RA, MIA.
+    """Measure accuracy, fairness-gap and robustness of a model; with a split also UA, RA and MIA.
 
-    `attacked` test images, drawn by `seed` and stratified, meet `attack` at the `epsilons`, in
-    units of 1/255, above 0, and the search for the minimal distance, of `steps`. `extra` names
-    registered measures, which need the split. Relative gap: (max − min) / mean of σ. Without
-    normalisation layers there is a warning and no gap. A forgotten class is not attacked, nor in
-    TA. `UserError` if model and data do not go together.
+    `attacked` test images are drawn by `seed`, stratified by class. They are attacked by `attack`
+    at the `epsilons`, in units of 1/255 and above 0. Their minimal distance is searched in `steps`
+    steps. `extra` names registered measures, which need the split. The relative gap is (max − min)
+    / mean of σ. Without normalisation layers there is a warning and no gap. A forgotten class is
+    left out of TA and of the attack. `UserError` if model and data do not go together.
     """
     model, truth = _fitting(model, data), data.test_labels.cpu()
     how, found = {"batch_size": batch_size}, {"std": [], "layers": []}

@@ -69,14 +69,14 @@ def load(
 ) -> ImageData:
     """Load a data set by name.
 
-    `name` is one of `DATASETS`, or 'folder:PATH' with images in PATH/{train,test}/<class>/ or in
-    PATH/<class>/ (then a fifth of each class, by a fixed seed, is the test set), or 'hf:NAME' of
-    the Hugging Face hub, by the package datasets. `size` is the side in pixels to resize every
-    image to (square, antialiased bilinear); None keeps the images' own size, 16 for digits, 32 for
-    fashion-mnist, folders and the hub. `train_images` and `test_images` are the
-    most to take, stratified, by a fixed seed; a folder's others are not read. `root` is where
-    downloads are kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit. `UserError` on whatever
-    makes no data set of two or more classes, each in train and test.
+    `name` is one of `DATASETS`, or 'folder:PATH', or 'hf:NAME' of the Hugging Face hub, which needs
+    the package datasets. A folder has images in PATH/{train,test}/<class>/ or in PATH/<class>/. In
+    the second case a fifth of each class, by a fixed seed, is the test set. `size` is the side in
+    pixels to resize every image to (square, antialiased bilinear). None keeps the images' own size,
+    and is 16 for digits, 32 for fashion-mnist, folders and the hub. `train_images` and
+    `test_images` are the most to take, stratified, by a fixed seed. `root` is where downloads are
+    kept, by default $UNLEARNKIT_DATA or ~/.cache/unlearnkit. `UserError` unless there are two
+    classes or more, each in train and test.
     """
     limits = {"train_images": train_images, "test_images": test_images}
     for key, value in {"size": size, **limits}.items():

@@ -82,9 +82,9 @@ def method(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 
-    The function takes a `Run` and its options as keywords, each with a name the recipe has not, a
-    fitting default and best an annotation: float, int, bool, `Literal[...]` or a kind of
-    `unlearnkit.training.recipe`, which has a range; else a `UserError` says so. The other
+    The function takes a `Run`, and its options as keywords. An option needs a default, and a name
+    that the recipe does not have; else `UserError`. Its annotation may be float, int, bool,
+    `Literal[...]`, or a kind of `unlearnkit.training.recipe`, which has a range. The other
     arguments are those of `Method`.
     """
 
@@ -143,13 +143,13 @@ def unlearn(
 ) -> Unlearned:
     """Unlearn `split.forget` from a copy of `original`, which itself is left as it was.
 
-    `original` takes float images [B, 3, H, W] in [0, 1] to logits [B, C]; `data` lie on the device
-    that computes. `hyperparameters` are the recipe's and the method's own, `seed` is that of every
-    draw, `scope` names the layers that may change (see `scope_modules`), and `fresh` builds an
-    untrained model, for Retrain. A long run keeps its state in `state_file`, to go on from when cut
-    off; once `time.time()` is past `deadline` it saves its state and raises `OutOfTime`. An unknown
-    method, scope or hyper-parameter, a model or split that the method is not defined for, or a loss
-    that is not finite is a `UserError`.
+    `original` takes float images [B, 3, H, W] in [0, 1] to logits [B, C]. `data` is on the device
+    that computes. `hyperparameters` are the recipe's and the method's own. `seed` is that of every
+    draw. `scope` names the layers that may change (see `scope_modules`). `fresh` builds an
+    untrained model, which Retrain and Bad Teacher need. A long run keeps its state in `state_file`,
+    and resumes from it. Once `time.time()` is past `deadline`, it saves its state and raises
+    `OutOfTime`. An unknown method, scope or hyper-parameter, a model or split that the method is
+    not defined for, or a loss that is not finite is a `UserError`.
     """
     chosen = get(name)
     recipe, options = parse_hyperparameters(hyperparameters, name)

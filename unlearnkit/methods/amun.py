@@ -35,8 +35,8 @@ def adversarial_unlearning(
     (ICML 2025). The images, see `nearest`, are made once on the frozen original, and neither
     cropped nor mirrored. They are shuffled with those `beside` them: the retain set, all training
     images, or the forget set, where there is no other. The published steps down in the rate are
-    left to the recipe's `schedule`. Logs `hit_ratio`, the share of forget images that were led
-    astray (the others keep their class), and `distance`, the mean L2 distance in [0, 1] pixels.
+    left to the recipe's `schedule`. Logs `hit_ratio`, the share of forget images that were
+    misled (the others keep their class), and `distance`, the mean L2 distance in [0, 1] pixels.
     """
     run.consults_original = True
     images, labels = run.batch(run.forget_index, augment=False)

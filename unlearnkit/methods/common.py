@@ -30,7 +30,7 @@ def retain_steps(run: Run) -> int:
 
 
 def forget_batches(run: Run, epoch: int, count: int) -> tuple[Tensor, ...]:
-    """Return `count` batches of the forget set, which is shuffled anew whenever it is through."""
+    """Return `count` batches of the forget set, which is shuffled again after each pass."""
     index, generator = run.forget_index, stream(run.seed, "order", "forget beside", epoch)
     size = min(run.recipe.batch_size, len(index))
     rounds = -(-count * size // len(index))

@@ -33,10 +33,9 @@ def random_labels(
     """Train on the forget set with labels drawn at random, and on the retain set with its own.
 
     Golatkar et al., *Eternal Sunshine of the Spotless Net* (CVPR 2020), in the form of SalUn's
-    protocol: each epoch a full pass over the forget set, labels uniform over all classes and drawn
-    anew for each batch, then a full pass over the retain set. Or else labels are drawn once an
-    epoch or at the start, `exclude_true` leaves out the image's own class, and "shuffled" passes
-    mix both sets into one.
+    protocol. Each epoch is a full pass over the forget set and then one over the retain set. Labels
+    are uniform over all classes and drawn for each batch, or once an epoch, or once at the start.
+    `exclude_true` leaves out the image's own class, and "shuffled" passes mix both sets into one.
     """
     forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
     forgotten[run.forget_index] = True

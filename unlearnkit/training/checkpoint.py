@@ -1,4 +1,4 @@
-"""The state of a training that was cut off, in the run's `state_file`."""
+"""The state of a training that was interrupted, in the run's `state_file`."""
 
 from typing import Any
 

@@ -2,8 +2,7 @@
 
 A `Run` holds the model, its optimiser and the data; a method is a few lines that ask it for
 epochs, batches and steps, see `unlearnkit.methods`. All randomness is a function of (seed, purpose,
-epoch), so a run that is cut off goes on from its checkpoint and ends at the same weights as one
-that was not.
+epoch). So a run that is interrupted resumes from its checkpoint, and ends at the same weights.
 """
 
 import os
@@ -39,7 +38,7 @@ class TrainingDiverged(UserError):
 
 
 class OutOfTime(Exception):
-    """The deadline passed; the run has saved its state and goes on at the next call."""
+    """The deadline passed; the run has saved its state and resumes at the next call."""
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Run:
     before_step: list[Callable[[], None]] = field(default_factory=list)
     after_step: list[Callable[[], None]] = field(default_factory=list)
     consults_original: bool = False  # the original is counted in the memory
-    earlier_seconds: float = 0.0  # what the training took before it was cut off and resumed
+    earlier_seconds: float = 0.0  # what the training took before it was interrupted and resumed
 
     def __post_init__(self) -> None:
         self.model.to(memory_format=layout(self.model))
@@ -202,7 +201,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the run began, with those of before it was cut off and resumed."""
+        """Seconds since the run began, with those of before it was interrupted and resumed."""
         return self.earlier_seconds + time.perf_counter() - self._began
 
     def tell(self) -> None:
@@ -265,11 +264,11 @@ def train(
     state_file: Path | None = None,
     deadline: float | None = None,
 ) -> Run:
-    """Train `model` in place on the training images `index`; return the finished run.
+    """Train `model` in place on the training images `index`, and return the finished run.
 
-    The model takes float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device;
-    `index` is an int64 tensor [N] into `data.train_images`. `loss` of (run, images, labels) is what
-    each step goes down, the cross-entropy by default. `on_epoch` is called with (epochs done,
+    The model takes float images [B, 3, H, W] in [0, 1] to logits [B, C], on the data's device.
+    `index` is an int64 tensor [N] into `data.train_images`. `loss` is a function of (run, images,
+    labels) to minimise, by default the cross-entropy. `on_epoch` is called with (epochs done,
     model) after each epoch. `state_file`, `deadline` and errors are as for `methods.unlearn`.
     """
     kept = {"on_epoch": on_epoch, "state_file": state_file, "deadline": deadline}
