@@ -2,6 +2,7 @@
 
 import math
 import sys
+from copy import copy
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ SIGNATURE = r"attack bare must take \(model, images, labels, epsilon, \*, num_cl
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(attacks, "ATTACKS", dict(ATTACKS))
+    monkeypatch.setattr(attacks, "ATTACKS", copy(ATTACKS))
 
 
 class Margin(nn.Module):
@@ -80,7 +81,7 @@ def test_box_ball_reproducible_and_epsilon_zero(name):
     found = perturb(model, clean, labels, name, EPSILON, **how)
     assert found.shape == clean.shape and found.dtype == torch.float32
     assert found.min() >= 0 and found.max() <= 1 and not torch.equal(found, clean)
-    if attacks.get_attack(name).norm == "linf":
+    if ATTACKS[name].norm == "linf":
         assert (found - clean).abs().max() <= EPSILON + 1e-6
     assert torch.equal(perturb(model, clean, labels, name, 0.0, **how), clean)
     assert torch.equal(clean, images / 255)
@@ -148,7 +149,7 @@ def test_only_survivors_are_attacked(nested):
     def spy(model, images, labels, epsilon, **how):
         assert not any(p.requires_grad for p in model.parameters()), "weights need no gradient"
         attacked.append((epsilon, len(images)))
-        return attacks.get_attack("fgsm").function(model, images, labels, epsilon, **how)
+        return ATTACKS["fgsm"].function(model, images, labels, epsilon, **how)
 
     model, images, labels = toy_net(count=40)
     labels[:4] = (labels[:4] + 1) % 5
@@ -227,7 +228,7 @@ def test_attacks_rank_as_they_should_and_nested_curves_never_rise():
     for name in BUILT_IN:
         right = curve(*toy, name, [0.02, 0.3], batch_size=50).float()
         left[name] = right[0].mean()
-        assert (right[1] <= right[0]).all() or not attacks.get_attack(name).nested
+        assert (right[1] <= right[0]).all() or not ATTACKS[name].nested
     assert 0 < left["autoattack"] <= left["pgd"] <= left["fgsm"] < left["noise"]
     assert right.mean(1)[1] < 0.5
 

@@ -476,7 +476,7 @@ def test_the_study_s_methods_are_registered_in_their_order_and_colours():
 @pytest.fixture
 def registry(monkeypatch):
     """A registry for the test alone."""
-    monkeypatch.setattr("unlearnkit.methods.METHODS", dict(METHODS))
+    monkeypatch.setattr(methods, "METHODS", copy.copy(METHODS))
 
 
 def test_a_method_of_ones_own(forget_with, original, registry):
@@ -489,7 +489,7 @@ def test_a_method_of_ones_own(forget_with, original, registry):
                 run.step(loss - weight * run.cross_entropy(lost, wrong))
         run.log["weight"] = weight
 
-    entry = methods.get("mine")
+    entry = methods.METHODS["mine"]
     assert (entry.title, entry.version, entry.order, entry.color) == ("Mine", 3, 100, "")
     assert entry.defaults == {"weight": 0.5, "kind": "a", "plain": True}
     assert entry.kinds == {"weight": float, "kind": Literal["a", "b"], "plain": bool}

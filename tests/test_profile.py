@@ -8,7 +8,7 @@ import pytest
 from helpers_study import VIT, tiny_values, write_profile
 
 from unlearnkit.errors import UserError
-from unlearnkit.measures import MEASURES
+from unlearnkit.measures import MEASURES, Measure
 from unlearnkit.methods import METHODS
 from unlearnkit.names import MEMBERSHIP
 from unlearnkit.results import committed_folder
@@ -100,7 +100,7 @@ def test_a_measure_of_ones_own(tmp_path, monkeypatch):
     path = write_profile(tmp_path, changed("measure.extra", ["sureness"]))
     with pytest.raises(UserError, match=r"measure.extra #1: unknown measure 'sureness'; known"):
         load_profile(path)
-    monkeypatch.setitem(MEASURES, "sureness", None)
+    monkeypatch.setitem(MEASURES, "sureness", Measure("sureness", "", 1, 1, None))
     assert load_profile(path)["measure"]["extra"] == ["sureness"]
 
 

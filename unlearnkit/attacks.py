@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.metrics import device_of, layout, predictions, to_float
+from unlearnkit.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Attack:
         return {name: getattr(self, name) for name in ("name", "version", "norm", "nested")}
 
 
-ATTACKS: dict[str, Attack] = {}
+ATTACKS = Registry("attack")
 
 
 def attack(
@@ -79,22 +80,15 @@ def attack(
     return register
 
 
-def get_attack(name: str) -> Attack:
-    """Return the registered attack `name`; an unknown one is a `UserError` naming the known."""
-    if name not in ATTACKS:
-        raise unknown("attack", name, ATTACKS)
-    return ATTACKS[name]
-
-
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return every option of the attack: its defaults, overridden by `options`.
 
     A value must be of its default's type; a number finite, and above 0 where the default is.
     """
-    defaults, options = get_attack(name).defaults, options or {}
+    defaults, options = ATTACKS[name].defaults, options or {}
     for key, value in options.items():
         if key not in defaults:
-            raise unknown(f"option of attack {name!r}", key, defaults or ["(none)"])
+            raise unknown(f"option of attack {name!r}", key, defaults)
         kind = type(defaults[key])
         fits, allowed = type(value) in (kind, int if kind is float else kind), kind.__name__
         if kind in (int, float):
@@ -128,7 +122,7 @@ def perturb(
     Returns float32 [N, 3, H, W] in [0, 1], on the CPU, within the ball where the attack has one; a
     pixel the attack left non-finite is the clean one. AutoAttack changes only images it breaks.
     """
-    chosen, options = get_attack(attack), attack_options(attack, options)
+    chosen, options = ATTACKS[attack], attack_options(attack, options)
     _check(images, labels, [epsilon])
     if epsilon == 0 or not len(images):
         return to_float(images).clone()
@@ -197,7 +191,7 @@ def robust_curve(
 
     Arguments as in `perturb`; `epsilons` each once, in any order, which the result has; 0 is clean.
     """
-    chosen = get_attack(attack)
+    chosen = ATTACKS[attack]
     how = {"options": attack_options(attack, options), "batch_size": batch_size, "seed": seed}
     _check(images, labels, epsilons)
     clean = standing = score_images(model, images, labels, batch_size=batch_size)

@@ -1,9 +1,19 @@
-"""What other packages register: methods, attacks, measures, data sets."""
+"""What registers by name: methods, attacks, measures; this package's and others'."""
 
 import warnings
 from importlib.metadata import entry_points
 
-from unlearnkit.errors import one_line
+from unlearnkit.errors import one_line, unknown
+
+
+class Registry(dict):
+    """Entries by name; an unknown name is a `UserError` that lists the known ones."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __missing__(self, name: str) -> None:
+        raise unknown(self.kind, name, self)
 
 
 def load_plugins() -> None:

@@ -28,7 +28,8 @@ from torch import nn
 from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError
+from unlearnkit.plugins import Registry
 from unlearnkit.scopes import apply_scope, trainable
 from unlearnkit.training import Recipe, Run, check_values, parse_recipe
 from unlearnkit.training.recipe import RECIPE_KINDS
@@ -68,7 +69,7 @@ class Unlearned:
 
 # What is unlearned; no method, but shown with them.
 ORIGINAL = Method("original", "Original", "#000000", order=0)
-METHODS: dict[str, Method] = {}
+METHODS = Registry("method")
 
 
 def method(
@@ -108,13 +109,6 @@ def method(
     return register
 
 
-def get(name: str) -> Method:
-    """Return the method called `name`; `UserError` naming the known ones if there is none."""
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
-
-
 def parse_hyperparameters(
     values: Mapping[str, Any], method: str, where: str = ""
 ) -> tuple[Recipe, dict[str, Any]]:
@@ -122,7 +116,7 @@ def parse_hyperparameters(
 
     A `UserError` names `where`, and an unknown method or name or a value that is not allowed.
     """
-    chosen, where = get(method), where or f"method.{method}"
+    chosen, where = METHODS[method], where or f"method.{method}"
     checked = check_values(values, {**RECIPE_KINDS, **chosen.kinds}, where)
     options = {name: checked.pop(name, default) for name, default in chosen.defaults.items()}
     return parse_recipe(checked, where), options
@@ -151,7 +145,7 @@ def unlearn(
     method, scope or hyper-parameter, a model or split that the method is not defined for, or a loss
     that is not finite is a `UserError`.
     """
-    chosen = get(name)
+    chosen = METHODS[name]
     recipe, options = parse_hyperparameters(hyperparameters, name)
     device = data.train_images.device
     with torch.random.fork_rng(), peak_memory(device) as peak:

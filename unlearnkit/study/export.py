@@ -8,7 +8,7 @@ from statistics import median
 import pandas as pd
 import torch
 
-from unlearnkit.attacks import get_attack
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.cards import table
 from unlearnkit.fairness import fairness_gap
 from unlearnkit.files import write_atomic
@@ -135,7 +135,7 @@ def _measured(lab: Lab, cell: Cell) -> dict[str, float]:
                 sizes = [math.inf if size is None else size for size in value["distances"]]
                 row["median minimal distance (1/255)"] = median(sizes)
             case "robustness" if "test" in value["sets"]:
-                title, counts = get_attack(stage.spec["name"]).title, value["sets"]["test"]
+                title, counts = ATTACKS[stage.spec["name"]].title, value["sets"]["test"]
                 for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
                     share = 100 * sum(right) / sum(counts["n"])
                     row[f"accuracy under {title}, ε = {epsilon:g} (%)"] = share

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit import measures, methods, models
-from unlearnkit.attacks import attack_options, get_attack
+from unlearnkit.attacks import ATTACKS, attack_options
 from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import LISTS, Split, make_split
@@ -74,7 +74,7 @@ class Lab:
             return Stage(cell, "original", spec)
         split = self.split(cell.forget, cell.seed)
         chosen = self._recipe(self.profile.hyperparameters(cell.method, cell.architecture))
-        spec = {"method": cell.method, "method_version": methods.get(cell.method).version}
+        spec = {"method": cell.method, "method_version": methods.METHODS[cell.method].version}
         spec |= {"scope": cell.scope, "seed": cell.seed, "hyperparameters": chosen}
         spec |= {"retain": _index_key(split.retain), "forget": _index_key(split.forget)}
         if cell.method == "retrain":
@@ -103,7 +103,7 @@ class Lab:
             # Restricted and half-trained models are attacked on test images alone.
             counts = [entry["test"], *((entry["retain"], entry["forget"]) if whole else (0, 0))]
             own = {
-                **get_attack(entry["name"]).identity,
+                **ATTACKS[entry["name"]].identity,
                 "images": dict(zip(("test", "retain", "forget"), counts, strict=True)),
                 "options": attack_options(entry["name"], entry["options"]),
                 "epsilons": sorted(float(e) for e in entry["epsilons"]),

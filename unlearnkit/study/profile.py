@@ -57,12 +57,12 @@ class Profile:
         own = self["method"].get(method, {})
         for_all = {name: value for name, value in own.items() if not isinstance(value, dict)}
         shared = _of(self["training" if method == "retrain" else "unlearning"], architecture)
-        defaults = {**asdict(Recipe()), **methods.get(method).defaults}
+        defaults = {**asdict(Recipe()), **methods.METHODS[method].defaults}
         return {**defaults, **shared, **for_all, **_of(own, architecture)}
 
     def undefined(self, method: str, architecture: str) -> str:
         """Return why the method is undefined for the network, "" where it is defined."""
-        check = methods.get(method).check
+        check = methods.METHODS[method].check
         if check is None:
             return ""
         options = self.model_options(architecture)
@@ -181,7 +181,7 @@ def _check_methods(profile: Profile) -> None:
         reasons = [profile.undefined(method, name) for name in profile["architectures"]]
         if all(reasons):
             raise UserError(reasons[0])
-        if methods.get(method).needs_validation and not profile["validation"]:
+        if methods.METHODS[method].needs_validation and not profile["validation"]:
             raise UserError(f"method {method} needs validation images; set validation above 0")
 
 

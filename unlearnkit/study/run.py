@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from unlearnkit import results as files
-from unlearnkit.attacks import get_attack
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import LISTS
 from unlearnkit.errors import UserError
@@ -177,7 +177,7 @@ def _study(lab: Lab) -> dict[str, Any]:
         "settings": profile.values,
         "hyperparameters": hyperparameters(profile),
         "methods": [_named(m, color=m.color) for m in (ORIGINAL, *chosen)],
-        "attacks": [_named(get_attack(entry["name"])) for entry in profile["attack"]],
+        "attacks": [_named(ATTACKS[entry["name"]]) for entry in profile["attack"]],
         "architectures": [{"name": name, "title": title} for name, title in networks],
         "measures": [_named(measure, digits=measure.digits) for measure in extra],
         "dataset": data.name,
