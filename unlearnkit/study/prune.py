@@ -20,6 +20,7 @@ from unlearnkit.study.sweep import sweep_labs
 
 FOLDERS = (*STAGE_VERSIONS, "unfinished", "locks", "splits", "data")
 HOUR = 3600.0
+OTHERS = {"intervention": bench_of, "lira": panel_of}  # labs of a profile's tables
 
 
 def known_labs() -> list[Lab]:
@@ -45,13 +46,8 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
     keys = set()
     for lab in labs:
         sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
-        parts = [(lab, cells_of(lab.profile)), *sweeps]
-        if "intervention" in lab.profile.values:
-            bench = bench_of(lab)
-            parts.append((bench, bench.cells))
-        if "lira" in lab.profile.values:
-            panel = panel_of(lab)
-            parts.append((panel, panel.cells))
+        others = [of(lab) for table, of in OTHERS.items() if table in lab.profile.values]
+        parts = [(lab, cells_of(lab.profile)), *sweeps, *((part, part.cells) for part in others)]
         for part, cells in parts:
             keys.add(part.data.fingerprint)
             keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
