@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.methods import method
+from unlearnkit.methods.common import marked
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run
 
@@ -38,8 +39,7 @@ def random_labels(
     epoch or at the start, `exclude_true` leaves out the image's own class, and "shuffled" passes
     mix both sets into one.
     """
-    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
-    forgotten[run.forget_index] = True
+    forgotten = marked(run)
     sets = {"forget": run.forget_index, "retain": run.retain_index}
     if passes == "shuffled":
         sets = {"mixed": torch.cat([run.forget_index, run.retain_index])}
