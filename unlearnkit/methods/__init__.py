@@ -31,8 +31,8 @@ from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError
 from unlearnkit.plugins import Registry
 from unlearnkit.scopes import apply_scope, trainable
-from unlearnkit.training import Recipe, Run, check_values, parse_recipe
-from unlearnkit.training.recipe import RECIPE_KINDS
+from unlearnkit.training import Recipe, Run
+from unlearnkit.training.recipe import RECIPE_KINDS, check_values, parse_recipe
 
 
 @dataclass(frozen=True)

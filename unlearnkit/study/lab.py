@@ -20,7 +20,8 @@ from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
 from unlearnkit.study.profile import Profile
 from unlearnkit.study.store import Entry, Stage, Store
-from unlearnkit.training import OutOfTime, parse_recipe, train
+from unlearnkit.training import OutOfTime, train
+from unlearnkit.training.recipe import parse_recipe
 
 MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
 MEASURED |= {"robustness": measures.robustness, "transfer": measures.transfer}

@@ -19,8 +19,7 @@ from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name, read_bytes
 from unlearnkit.plugins import load_plugins
 from unlearnkit.study.settings import Models, parse_settings
-from unlearnkit.training import Recipe, check_values, parse_recipe
-from unlearnkit.training.recipe import RECIPE_KINDS
+from unlearnkit.training.recipe import RECIPE_KINDS, Recipe, check_values, parse_recipe
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
