@@ -166,7 +166,6 @@ CHANGES = {
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "gone": lambda path: path.unlink(),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
-    "4 GiB": lambda path: os.truncate(path, 2**32),
     # These are found whatever their checksums say.
     "empty": lambda path: rewrite(path, b""),
     "a list": lambda path: rewrite(path, b"[]"),
@@ -175,8 +174,8 @@ CHANGES = {
     "another": lambda path: rewrite(path, (path.parent / f"{ORIGINAL.name}.json").read_bytes()),
     "twice": twice,
 }
-CASES = [(name, change, False) for name in EACH for change in list(CHANGES)[:5]]
-CASES += [(name, change, True) for name in EACH[:5] for change in list(CHANGES)[5:9]]
+CASES = [(name, change, False) for name in EACH for change in list(CHANGES)[:4]]
+CASES += [(name, change, True) for name in EACH[:5] for change in list(CHANGES)[4:8]]
 CASES += [(CELL, change, True) for change in ("another", "twice")]
 CASES.remove((SUMS, "gone", False))
 
@@ -195,7 +194,7 @@ def test_what_was_changed_is_named(collected, laid, tmp_path, name, change, sign
     # Without its list of checksums no file is known to be sound: the first one is named.
     assert str(tmp_path if name == SUMS else tmp_path / name) in told
     assert "damaged" in told and "\n" not in told
-    if change not in ("a pipe", "4 GiB"):
+    if change != "a pipe":
         results.write(collected, tmp_path)
         assert len(results.read(tmp_path).records) == len(collected.records)
 
