@@ -267,7 +267,7 @@ def test_scores_that_are_not_finite_are_wrong():
         ({"images": torch.full((24, 3, 8, 8), 1.5)}, r"lie in \[0, 1\]"),
         ({"images": torch.full((24, 3, 8, 8), math.nan)}, r"lie in \[0, 1\]"),
         ({"attack": "cw"}, "unknown attack 'cw'; known: noise, fgsm, pgd, autoattack"),
-        ({"options": {"step": 3}}, "unknown option of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"step": 3}}, "hyper-parameter of attack.pgd 'step'; known: steps"),
         ({"labels": torch.arange(24)}, "labels run from 0 to 23; allowed: 0 to 4, the model's"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "24 images but 3 labels"),
     ],
@@ -285,13 +285,13 @@ def test_errors_say_what_is_allowed(change, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pgd", {"steps": 0}, "steps of attack pgd is 0; it must be a finite int above 0$"),
-        ("pgd", {"steps": True}, "is True"),
-        ("pgd", {"step_ratio": -0.1}, "ratio of attack pgd is -0.1; .* finite float above 0$"),
-        ("pgd", {"step_ratio": math.nan}, "is nan"),
-        ("free", {"shift": math.nan}, "shift of attack free is nan; it must be a finite float$"),
-        ("free", {"flag": "no"}, "flag of attack free is 'no'; it must be a bool$"),
-        ("free", {"mode": 3.5}, "it must be a str$"),
+        ("pgd", {"steps": 0}, "^attack.pgd.steps must be greater than 0, not 0$"),
+        ("pgd", {"steps": True}, "must be a valid integer, not True"),
+        ("pgd", {"step_ratio": -0.1}, "step_ratio must be greater than 0, not -0.1"),
+        ("pgd", {"step_ratio": math.nan}, "must be a finite number, not nan"),
+        ("free", {"shift": math.nan}, "shift must be a finite number, not nan"),
+        ("free", {"flag": "no"}, "flag must be a valid boolean, not 'no'"),
+        ("free", {"mode": 3.5}, "mode must be a valid string, not 3.5"),
     ],
 )
 def test_what_an_option_may_be_follows_from_its_default(name, options, message):

@@ -13,18 +13,18 @@ random state; what it returns is brought back into the ball and the box.
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.metrics import device_of, layout, predictions, to_float
-from unlearnkit.plugins import Registry
+from unlearnkit.plugins import Registry, check_values
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,15 @@ def attack(
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return every option of the attack: its defaults, overridden by `options`.
 
-    A value must be of its default's type; a number finite, and above 0 where the default is.
+    A value must be of its default's type; a number at most 10^6, and above 0 where the default is.
     """
     defaults, options = ATTACKS[name].defaults, options or {}
-    for key, value in options.items():
-        if key not in defaults:
-            raise unknown(f"option of attack {name!r}", key, defaults)
-        kind = type(defaults[key])
-        fits, allowed = type(value) in (kind, int if kind is float else kind), kind.__name__
-        if kind in (int, float):
-            low = 0 if defaults[key] > 0 else -math.inf
-            fits = fits and low < value < math.inf
-            allowed = f"finite {allowed}{' above 0' if low == 0 else ''}"
-        if not fits:
-            raise UserError(f"{key} of attack {name} is {value!r}; it must be a {allowed}")
+    kinds: dict[str, Any] = {key: type(value) for key, value in defaults.items()}
+    for key in kinds:
+        if kinds[key] in (int, float):
+            bound = 0 if defaults[key] > 0 else None
+            kinds[key] = Annotated[kinds[key], Field(gt=bound, le=10**6)]
+    check_values(options, kinds, f"attack.{name}")
     return {**defaults, **options}
 
 

@@ -29,10 +29,10 @@ from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.errors import UserError
-from unlearnkit.plugins import Registry
+from unlearnkit.plugins import Registry, check_values
 from unlearnkit.scopes import apply_scope, trainable
 from unlearnkit.training import Recipe, Run
-from unlearnkit.training.recipe import RECIPE_KINDS, check_values, parse_recipe
+from unlearnkit.training.recipe import RECIPE_KINDS, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def method(
     The function takes a `Run` and its options as keywords, each with a name the recipe has not, a
     fitting default and best an annotation: float, int, bool, `Literal[...]` or a kind of
     `unlearnkit.training.recipe`, which has a range; else a `UserError` says so. The other
-    arguments are those of `Method`.
+    arguments are those of `Method`; `about` may state them, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -103,10 +103,21 @@ def method(
         check_values(defaults, kinds, f"defaults of method.{name}")
         shown = title or name.upper()
         options = function, defaults, kinds
-        METHODS[name] = Method(name, shown, color, order, version, *options, **facts)
+        told = getattr(function, "about", {}) | facts
+        METHODS[name] = Method(name, shown, color, order, version, *options, **told)
         return function
 
     return register
+
+
+def about(**facts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """State facts of the function below `method`, such as `paper` or `passes`: see `Method`."""
+
+    def note(function: Callable[..., None]) -> Callable[..., None]:
+        function.about = facts | getattr(function, "about", {})
+        return function
+
+    return note
 
 
 def parse_hyperparameters(

@@ -17,9 +17,10 @@ from torch import nn
 from unlearnkit import methods, models
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name, read_bytes
-from unlearnkit.plugins import load_plugins
+from unlearnkit.plugins import check_values, load_plugins
+from unlearnkit.results import Cell
 from unlearnkit.study.settings import Models, parse_settings
-from unlearnkit.training.recipe import RECIPE_KINDS, Recipe, check_values, parse_recipe
+from unlearnkit.training.recipe import RECIPE_KINDS, Recipe, parse_recipe
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -83,6 +84,25 @@ class Profile:
         entries = [{**e, "set": forget} if e["set"] == first else e for e in self["forget"]]
         name = f"{self.path.stem}+{plain_name(forget)}"
         return replace(self.with_values(forget=entries), name=name)
+
+
+def cells_of(profile: Profile) -> list[Cell]:
+    """Return the cells of a profile, each once, originals first; none of an undefined method."""
+    cells = []
+    for architecture in profile["architectures"]:
+        for number, entry in enumerate(profile["forget"]):
+            for seed in entry["seeds"]:
+                original = Cell(architecture, entry["set"], "original", "all", seed)
+                parts = profile["checkpoints"] if number == 0 else []
+                cells += [original, *(replace(original, progress=float(at)) for at in parts)]
+                cells += [
+                    replace(original, method=method, scope=scope)
+                    for scope in entry["scopes"]
+                    for method in profile["methods"]
+                    if method in entry.get("methods", [method])
+                    and not profile.undefined(method, architecture)
+                ]
+    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
 def _of(tables: Mapping[str, Any], architecture: str) -> dict[str, Any]:
