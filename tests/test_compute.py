@@ -34,7 +34,7 @@ from unlearnkit.methods import METHODS, method
 from unlearnkit.study import compute as computing
 from unlearnkit.study import lab as staging
 from unlearnkit.study.compute import compute
-from unlearnkit.study.plan import Plan, cells_of, make_plan, training_of
+from unlearnkit.study.plan import Plan, make_plan, training_of
 from unlearnkit.training import OutOfTime, TrainingDiverged
 
 EVERY = ("unlearn", "quality", "fairness", "robustness/pgd", "transfer/pgd")
@@ -53,10 +53,7 @@ def own_methods():
 
 
 def values_of(lab):
-    return {
-        cell.name: {s.label: lab.done(s).value for s in lab.stages(cell)}
-        for cell in cells_of(lab.profile)
-    }
+    return {cell.name: {s.label: lab.done(s).value for s in lab.stages(cell)} for cell in lab.cells}
 
 
 def lacking(lab):
@@ -77,7 +74,7 @@ def files_of(lab):
 
 
 def plan_of(lab):
-    return make_plan(lab, cells_of(lab.profile))
+    return make_plan(lab)
 
 
 def test_a_plan_sees_what_is_stored_and_damage_and_leaves_it_where_it_is(vit):

@@ -11,7 +11,6 @@ from torch import nn
 from unlearnkit.attacks import robust_curve
 from unlearnkit.distance import minimal_distances
 from unlearnkit.report.tidy import frame
-from unlearnkit.study.plan import cells_of
 from unlearnkit.study.reproduction import compare
 from unlearnkit.study.run import collect
 
@@ -60,7 +59,7 @@ def test_a_study_keeps_each_images_distance_for_whole_models(vit):
     lab = vit(**VIT, distance={"test": 12, "steps": 3})
     outcome, _ = run_all(lab)
     assert not outcome.failed
-    results = collect(lab, cells_of(lab.profile))
+    results = collect(lab)
     table = frame("distance", results)
     assert table.groupby("method")["image"].nunique().to_dict() == {"original": 12, "cf": 12}
     assert (table["distance"] >= 0).all()

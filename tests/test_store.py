@@ -360,7 +360,7 @@ def test_a_lock_tells_who_has_it(tmp_path):
 def test_what_is_damaged_is_computed_again(vit):
     """To the same values, and with its time as at first; a split that is damaged, too."""
     lab = vit()
-    cells, stages = cells_of(lab.profile), lab.stages(CF)
+    cells, stages = lab.cells, lab.stages(CF)
     before = {cell: [entry.value for entry in lab.run(cell)] for cell in cells}
     made, weights = lab.done(stages[0]).machine, lab.model(CF).state_dict()
     entry = lab.store.path("quality", stages[1].key)

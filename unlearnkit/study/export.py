@@ -18,7 +18,6 @@ from unlearnkit.models import OWN, save_folder
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.plan import cells_of
 from unlearnkit.study.run import ARCHITECTURES
 
 CARD = """---
@@ -75,7 +74,7 @@ def export(lab: Lab, folder: Path) -> tuple[int, list[Cell]]:
     forget sets. Returned are how many were written, and the cells whose models the store lacks.
     """
     made, lacking = defaultdict(list), []
-    for cell in (cell for cell in cells_of(lab.profile) if cell.progress == 1):
+    for cell in (cell for cell in lab.cells if cell.progress == 1):
         made[lab.model_stage(cell).key].append(cell)
     for cells in made.values():
         cell, stage = cells[0], lab.model_stage(cells[0])

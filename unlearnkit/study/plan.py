@@ -1,32 +1,13 @@
 """What a study still lacks: the stages to compute, and the jobs they make, in their order."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.profile import Profile
+from unlearnkit.study.profile import cells_of as cells_of
 from unlearnkit.study.store import Stage
-
-
-def cells_of(profile: Profile) -> list[Cell]:
-    """Return the cells of a profile, each once, originals first; none of an undefined method."""
-    cells = []
-    for architecture in profile["architectures"]:
-        for number, entry in enumerate(profile["forget"]):
-            for seed in entry["seeds"]:
-                original = Cell(architecture, entry["set"], "original", "all", seed)
-                parts = profile["checkpoints"] if number == 0 else []
-                cells += [original, *(replace(original, progress=float(at)) for at in parts)]
-                cells += [
-                    replace(original, method=method, scope=scope)
-                    for scope in entry["scopes"]
-                    for method in profile["methods"]
-                    if method in entry.get("methods", [method])
-                    and not profile.undefined(method, architecture)
-                ]
-    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
 def training_of(cell: Cell) -> Cell | None:
@@ -68,9 +49,9 @@ class Plan:
         return total
 
 
-def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
-    """Look up which stages of `cells` the store holds; nothing is written."""
-    cells, missing, jobs, lacks = list(cells), {}, {}, {}
+def make_plan(lab: Lab) -> Plan:
+    """Look up which stages of a lab's cells the store holds; nothing is written."""
+    cells, missing, jobs, lacks = lab.cells, {}, {}, {}
 
     def look(stage: Stage) -> bool:
         if stage.key not in lacks:
