@@ -147,14 +147,14 @@ def test_what_is_changed_computes_what_depends_on_it(vit, changes, expected, don
 def test_expected_seconds_are_the_recorded_ones():
     other = replace(CF, seed=1)
     stages = [staging.Stage(CF, name, {}) for name in ("unlearn", "robustness")]
-    plan = Plan([CF, other], {CF: stages}, [], 2)
+    plan = Plan({CF: stages}, [], 2)
     recorded = {CF.name: {"unlearn": 5.0, "robustness": 2.0}}
     assert plan.seconds(recorded) == 7.0
     recorded[other.name] = {"unlearn": 3.0, "robustness": 4.0}
-    assert Plan([], {CF: stages[:1], other: stages}, [], 3).seconds(recorded) == 5 + 3 + 4
+    assert Plan({CF: stages[:1], other: stages}, [], 3).seconds(recorded) == 5 + 3 + 4
     # Of a cell that was never computed: what its like took with other seeds.
-    assert Plan([], {replace(CF, seed=2): stages}, [], 2).seconds(recorded) == 4 + 3
-    assert Plan([], {replace(CF, method="ga"): stages}, [], 2).seconds(recorded) is None
+    assert Plan({replace(CF, seed=2): stages}, [], 2).seconds(recorded) == 4 + 3
+    assert Plan({replace(CF, method="ga"): stages}, [], 2).seconds(recorded) is None
 
 
 def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):

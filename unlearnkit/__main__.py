@@ -151,7 +151,7 @@ def compute(options: argparse.Namespace) -> int:
         if (seconds := plan.seconds(results.recorded_walls(own, committed))) is not None:
             minutes = max(1, round(seconds / workers / 60))
             expected = f"about {minutes} min" if seconds else "nothing to do"
-        print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
+        print(f"Study {name}: {lab.data.name}, {len(lab.cells)} models, on {lab.device.type}.")
         stored, models = plan.stages - plan.lacking, len(plan.missing)
         print(f"  stored: {stored} of {plan.stages} stages in {lab.store.folder}")
         print(f"  to compute: {plan.lacking} stages of {models} models, {workers} at a time")

@@ -23,7 +23,6 @@ class Plan:
     cut off is whole for some seeds of the first forget set.
     """
 
-    cells: list[Cell]
     missing: dict[Cell, list[Stage]]
     jobs: list[Cell]
     stages: int
@@ -51,14 +50,14 @@ class Plan:
 
 def make_plan(lab: Lab) -> Plan:
     """Look up which stages of a lab's cells the store holds; nothing is written."""
-    cells, missing, jobs, lacks = lab.cells, {}, {}, {}
+    missing, jobs, lacks = {}, {}, {}
 
     def look(stage: Stage) -> bool:
         if stage.key not in lacks:
             lacks[stage.key] = lab.done(stage, repair=False) is None
         return lacks[stage.key]
 
-    for cell in cells:
+    for cell in lab.cells:
         new = [stage for stage in lab.stages(cell) if stage.key not in lacks]
         lacking = [stage for stage in new if look(stage)]
         names = {stage.name for stage in lacking}
@@ -70,6 +69,6 @@ def make_plan(lab: Lab) -> Plan:
             names.add("original")
         if "original" in names:
             jobs[training_of(cell)] = None
-    ranks = {forget: rank for rank, forget in enumerate(dict.fromkeys(c.forget for c in cells))}
+    ranks = {forget: rank for rank, forget in enumerate(dict.fromkeys(c.forget for c in lab.cells))}
     ordered = sorted(jobs, key=lambda job: (ranks.get(job.forget, 0), job.seed, job.forget != ""))
-    return Plan(cells, missing, ordered, len(lacks))
+    return Plan(missing, ordered, len(lacks))
