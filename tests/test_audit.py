@@ -96,10 +96,7 @@ def test_a_model_of_the_hub_is_fetched_without_pickles(place, monkeypatch):
         ("mymodels:nosuch", r"cannot make model mymodels:nosuch \(AttributeError: .*expected mod"),
         ("mymodels:fails", r"\(ZeroDivisionError: division by zero\); expected module:function"),
         ("mymodels:number", "mymodels:number returned a int; expected a torch.nn.Module"),
-        (
-            "ours --forget nofile",
-            "cannot read nofile .*; expected a text file with the pos",
-        ),
+        ("ours --forget nofile", "cannot read nofile .*; expected a text file with the pos"),
         ("ours --forget ours/config.json", "cannot read ours/config.json .*; expected a text file"),
         ("ours --forget far.txt", "no positions of training images to forget; expected different"),
         ("ours --dataset digits", r"logits are of shape \[359, 3\]; .* to become logits \[N, 10\]"),

@@ -181,10 +181,8 @@ def measure(
         value = measures.scalar(model, data, split, name=name, seed=seed, **how)["value"]
         numbers[measures.MEASURES[name].title] = value
 
-    tested, met = (
-        pd.Series(100.0 * right.numpy()).groupby(truth.numpy()),
-        seen.groupby(labels.numpy()),
-    )
+    tested = pd.Series(100.0 * right.numpy()).groupby(truth.numpy())
+    met = seen.groupby(labels.numpy())
     columns = {"test images": tested.size(), "accuracy (%)": tested.mean()}
     columns["σ / mean σ"] = pd.Series((sigma / mean[:, None]).mean(0))
     columns |= {"attacked": met.size(), **met.agg(pooled)}

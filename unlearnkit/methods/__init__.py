@@ -73,13 +73,7 @@ METHODS = Registry("method")
 
 
 def method(
-    name: str,
-    *,
-    title: str = "",
-    color: str = "",
-    order: int = 100,
-    version: int = 1,
-    **facts: Any,
+    name: str, *, title: str = "", color: str = "", order: int = 100, version: int = 1, **facts: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 

@@ -20,11 +20,7 @@ from unlearnkit.training.recipe import NotNegative, Share
     passes="each epoch: forget for its accuracy; forget and 30 % of retain, shuffled together",
 )
 def lotus(
-    run: Run,
-    *,
-    alpha: NotNegative = 8.0,
-    retain_share: Share = 0.3,
-    overshoot: NotNegative = 0.01,
+    run: Run, *, alpha: NotNegative = 8.0, retain_share: Share = 0.3, overshoot: NotNegative = 0.01
 ) -> None:
     """Smooth the original's predictions on the forget set until it looks as if never seen.
 

@@ -13,7 +13,7 @@ from unlearnkit.cards import table
 from unlearnkit.fairness import fairness_gap
 from unlearnkit.files import write_atomic
 from unlearnkit.measures import MEASURES
-from unlearnkit.methods import METHODS, ORIGINAL
+from unlearnkit.methods import METHODS
 from unlearnkit.models import OWN, save_folder
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.results import Cell
@@ -93,7 +93,6 @@ def export(lab: Lab, folder: Path) -> tuple[int, list[Cell]]:
 def model_card(lab: Lab, cells: list[Cell]) -> str:
     """Return the card of one model, with what was measured of it for each of its `cells`."""
     cell = cells[0]
-    methods = {**METHODS, "original": ORIGINAL}
     asked = f"`{cell.forget}`, {len(lab.split(cell.forget, cell.seed).forget)} images"
     if original := cell.method == "original":
         asked = "none: it is what unlearning starts from"
@@ -103,7 +102,7 @@ def model_card(lab: Lab, cells: list[Cell]) -> str:
         name=cell.name,
         cell=cell,
         architecture=ARCHITECTURES.get(cell.architecture, cell.architecture),
-        unlearned="" if original else f", then made to forget by {methods[cell.method].title}",
+        unlearned="" if original else f", then made to forget by {METHODS[cell.method].title}",
         forget=asked,
         data=lab.data.name,
         fingerprint=lab.data.fingerprint[:20],
