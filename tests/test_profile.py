@@ -145,7 +145,7 @@ def refused(path, message):
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
         ("attack.0.options.steps", 0, "attack.pgd.steps must be greater than 0"),
         ("attack.0.options.step_ratio", float("nan"), "attack.pgd.step_ratio must be a fin"),
-        ("attack.0.options.steps", 10**400, "attack.pgd.steps must be less than or equal"),
+        ("attack.0.options.steps", 10**400, "options.steps must be at most"),
         ("image_size", "16", "image_size: must be a valid integer, not '16'"),
         ("image_size", 15, "small_vit needs .* the image size one of patch"),
         ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),

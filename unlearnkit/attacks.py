@@ -83,14 +83,13 @@ def attack(
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return every option of the attack: its defaults, overridden by `options`.
 
-    A value must be of its default's type; a number at most 10^6, and above 0 where the default is.
+    A value must be of its default's type; a number finite, and above 0 where the default is.
     """
     defaults, options = ATTACKS[name].defaults, options or {}
     kinds: dict[str, Any] = {key: type(value) for key, value in defaults.items()}
     for key in kinds:
         if kinds[key] in (int, float):
-            bound = 0 if defaults[key] > 0 else None
-            kinds[key] = Annotated[kinds[key], Field(gt=bound, le=10**6)]
+            kinds[key] = Annotated[kinds[key], Field(gt=0 if defaults[key] > 0 else None)]
     check_values(options, kinds, f"attack.{name}")
     return {**defaults, **options}
 

@@ -136,6 +136,9 @@ class Attack(Table):
 
     @validator(mode="after")
     def _whole_options(self) -> "Attack":
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and value > 10**6:
+                raise UserError(f"options.{name} must be at most 10^6, not {value}")
         self.options = attack_options(self.name, self.options)
         return self
 
