@@ -6,10 +6,9 @@ import matplotlib
 import pytest
 import torch
 
-from unlearnkit import models
+from unlearnkit import methods, models
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import make_split
-from unlearnkit.methods import get, unlearn
 from unlearnkit.training import Recipe, Run, train
 from unlearnkit.training import run as training
 
@@ -93,8 +92,10 @@ def forget_with(toy, split, original, build):
     """Unlearn the toy data's forget set: (method, architecture, changes) -> Unlearned."""
 
     def go(name, architecture="small_vit", *, of=None, keywords=None, **changes):
-        known = {option: OPTIONS[option] for option in get(name).kinds if option in OPTIONS}
-        return unlearn(
+        known = {
+            option: OPTIONS[option] for option in methods.METHODS[name].kinds if option in OPTIONS
+        }
+        return methods.unlearn(
             name,
             of or original(architecture),
             **{"data": toy, "split": split, "seed": 0, "fresh": lambda: build(architecture, 1)}

@@ -22,7 +22,7 @@ from unlearnkit.data import ImageData
 from unlearnkit.results import Cell, Record, Results
 from unlearnkit.study.compute import Outcome, compute
 from unlearnkit.study.lab import Lab, load_data
-from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import FOLDER, Profile, load_profile
 from unlearnkit.study.store import Store
 
@@ -91,7 +91,7 @@ def vit_lab(folder: Path, **changes: Any) -> Lab:
 def run_all(lab: Lab, **options: Any) -> tuple[Outcome, list[str]]:
     """Compute all the lab's cells, a thread each; return the outcome and the lines reported."""
     lines: list[str] = []
-    plan = make_plan(lab, cells_of(lab.profile))
+    plan = make_plan(lab)
     with mock.patch("unlearnkit.study.compute.cpu_count", return_value=1):
         return compute(lab, plan, report=lines.append, **{"workers": 1, **options}), lines
 
@@ -147,7 +147,7 @@ def keys_of(lab: Lab, *cells: Cell) -> dict[str, str]:
     """Return 'cell's name: stage' -> key of all stages of `cells`, by default of all."""
     return {
         f"{cell.name}: {stage.name} {stage.spec.get('name', '')}".strip(): stage.key
-        for cell in cells or cells_of(lab.profile)
+        for cell in cells or lab.cells
         for stage in lab.stages(cell)
     }
 

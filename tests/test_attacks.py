@@ -2,6 +2,7 @@
 
 import math
 import sys
+from copy import copy
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ SIGNATURE = r"attack bare must take \(model, images, labels, epsilon, \*, num_cl
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(attacks, "ATTACKS", dict(ATTACKS))
+    monkeypatch.setattr(attacks, "ATTACKS", copy(ATTACKS))
 
 
 class Margin(nn.Module):
@@ -80,7 +81,7 @@ def test_box_ball_reproducible_and_epsilon_zero(name):
     found = perturb(model, clean, labels, name, EPSILON, **how)
     assert found.shape == clean.shape and found.dtype == torch.float32
     assert found.min() >= 0 and found.max() <= 1 and not torch.equal(found, clean)
-    if attacks.get_attack(name).norm == "linf":
+    if ATTACKS[name].norm == "linf":
         assert (found - clean).abs().max() <= EPSILON + 1e-6
     assert torch.equal(perturb(model, clean, labels, name, 0.0, **how), clean)
     assert torch.equal(clean, images / 255)
@@ -148,7 +149,7 @@ def test_only_survivors_are_attacked(nested):
     def spy(model, images, labels, epsilon, **how):
         assert not any(p.requires_grad for p in model.parameters()), "weights need no gradient"
         attacked.append((epsilon, len(images)))
-        return attacks.get_attack("fgsm").function(model, images, labels, epsilon, **how)
+        return ATTACKS["fgsm"].function(model, images, labels, epsilon, **how)
 
     model, images, labels = toy_net(count=40)
     labels[:4] = (labels[:4] + 1) % 5
@@ -227,7 +228,7 @@ def test_attacks_rank_as_they_should_and_nested_curves_never_rise():
     for name in BUILT_IN:
         right = curve(*toy, name, [0.02, 0.3], batch_size=50).float()
         left[name] = right[0].mean()
-        assert (right[1] <= right[0]).all() or not attacks.get_attack(name).nested
+        assert (right[1] <= right[0]).all() or not ATTACKS[name].nested
     assert 0 < left["autoattack"] <= left["pgd"] <= left["fgsm"] < left["noise"]
     assert right.mean(1)[1] < 0.5
 
@@ -266,7 +267,7 @@ def test_scores_that_are_not_finite_are_wrong():
         ({"images": torch.full((24, 3, 8, 8), 1.5)}, r"lie in \[0, 1\]"),
         ({"images": torch.full((24, 3, 8, 8), math.nan)}, r"lie in \[0, 1\]"),
         ({"attack": "cw"}, "unknown attack 'cw'; known: noise, fgsm, pgd, autoattack"),
-        ({"options": {"step": 3}}, "unknown option of attack 'pgd' 'step'; known: steps"),
+        ({"options": {"step": 3}}, "hyper-parameter of attack.pgd 'step'; known: steps"),
         ({"labels": torch.arange(24)}, "labels run from 0 to 23; allowed: 0 to 4, the model's"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "24 images but 3 labels"),
     ],
@@ -284,13 +285,13 @@ def test_errors_say_what_is_allowed(change, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pgd", {"steps": 0}, "steps of attack pgd is 0; it must be a finite int above 0$"),
-        ("pgd", {"steps": True}, "is True"),
-        ("pgd", {"step_ratio": -0.1}, "ratio of attack pgd is -0.1; .* finite float above 0$"),
-        ("pgd", {"step_ratio": math.nan}, "is nan"),
-        ("free", {"shift": math.nan}, "shift of attack free is nan; it must be a finite float$"),
-        ("free", {"flag": "no"}, "flag of attack free is 'no'; it must be a bool$"),
-        ("free", {"mode": 3.5}, "it must be a str$"),
+        ("pgd", {"steps": 0}, "^attack.pgd.steps must be greater than 0, not 0$"),
+        ("pgd", {"steps": True}, "must be a valid integer, not True"),
+        ("pgd", {"step_ratio": -0.1}, "step_ratio must be greater than 0, not -0.1"),
+        ("pgd", {"step_ratio": math.nan}, "must be a finite number, not nan"),
+        ("free", {"shift": math.nan}, "shift must be a finite number, not nan"),
+        ("free", {"flag": "no"}, "flag must be a valid boolean, not 'no'"),
+        ("free", {"mode": 3.5}, "mode must be a valid string, not 3.5"),
     ],
 )
 def test_what_an_option_may_be_follows_from_its_default(name, options, message):

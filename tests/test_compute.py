@@ -34,7 +34,7 @@ from unlearnkit.methods import METHODS, method
 from unlearnkit.study import compute as computing
 from unlearnkit.study import lab as staging
 from unlearnkit.study.compute import compute
-from unlearnkit.study.plan import Plan, cells_of, make_plan, training_of
+from unlearnkit.study.plan import Plan, make_plan, training_of
 from unlearnkit.training import OutOfTime, TrainingDiverged
 
 EVERY = ("unlearn", "quality", "fairness", "robustness/pgd", "transfer/pgd")
@@ -53,10 +53,7 @@ def own_methods():
 
 
 def values_of(lab):
-    return {
-        cell.name: {s.label: lab.done(s).value for s in lab.stages(cell)}
-        for cell in cells_of(lab.profile)
-    }
+    return {cell.name: {s.label: lab.done(s).value for s in lab.stages(cell)} for cell in lab.cells}
 
 
 def lacking(lab):
@@ -77,7 +74,7 @@ def files_of(lab):
 
 
 def plan_of(lab):
-    return make_plan(lab, cells_of(lab.profile))
+    return make_plan(lab)
 
 
 def test_a_plan_sees_what_is_stored_and_damage_and_leaves_it_where_it_is(vit):
@@ -150,14 +147,14 @@ def test_what_is_changed_computes_what_depends_on_it(vit, changes, expected, don
 def test_expected_seconds_are_the_recorded_ones():
     other = replace(CF, seed=1)
     stages = [staging.Stage(CF, name, {}) for name in ("unlearn", "robustness")]
-    plan = Plan([CF, other], {CF: stages}, [], 2)
+    plan = Plan({CF: stages}, [], 2)
     recorded = {CF.name: {"unlearn": 5.0, "robustness": 2.0}}
     assert plan.seconds(recorded) == 7.0
     recorded[other.name] = {"unlearn": 3.0, "robustness": 4.0}
-    assert Plan([], {CF: stages[:1], other: stages}, [], 3).seconds(recorded) == 5 + 3 + 4
+    assert Plan({CF: stages[:1], other: stages}, [], 3).seconds(recorded) == 5 + 3 + 4
     # Of a cell that was never computed: what its like took with other seeds.
-    assert Plan([], {replace(CF, seed=2): stages}, [], 2).seconds(recorded) == 4 + 3
-    assert Plan([], {replace(CF, method="ga"): stages}, [], 2).seconds(recorded) is None
+    assert Plan({replace(CF, seed=2): stages}, [], 2).seconds(recorded) == 4 + 3
+    assert Plan({replace(CF, method="ga"): stages}, [], 2).seconds(recorded) is None
 
 
 def test_checkpoints_added_later_train_the_original_once(vit, monkeypatch):
@@ -411,11 +408,3 @@ def test_the_time_limit_stops_before_a_cell_and_within_a_training_and_goes_on(tm
     assert (outcome.done, outcome.failed, outcome.stopped) == (2, [], False)
     assert not list(unfinished.iterdir())
     assert values_of(lab) == values_of(straight)
-
-
-def test_a_measurement_changes_no_model(vit):
-    lab = vit()
-    before = {name: value.clone() for name, value in lab.model(CF).state_dict().items()}
-    for stage in lab.stages(CF)[1:]:
-        lab.compute(stage)
-    assert all(torch.equal(v, before[n]) for n, v in lab.model(CF).state_dict().items())

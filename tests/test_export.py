@@ -19,7 +19,6 @@ from unlearnkit.data.images import resized
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import to_float
 from unlearnkit.study.export import export, model_card
-from unlearnkit.study.plan import cells_of
 
 FIXED = {"num_classes": 3, "image_size": 32, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.1)}
 NETWORKS = [
@@ -68,7 +67,7 @@ def test_the_command_exports_every_finished_model(whole, tmp_path, monkeypatch, 
     folder = tmp_path / "models"
     assert main(["export", "--profile", str(whole.profile.path), "--to", str(folder)]) == 0
     assert f"10 models to {folder}" in capsys.readouterr().out
-    cells = {cell.name: cell for cell in cells_of(whole.profile) if cell.progress == 1}
+    cells = {cell.name: cell for cell in whole.cells if cell.progress == 1}
     assert {path.name for path in folder.iterdir()} == cells.keys()
     images = to_float(whole.data.test_images[:8])
     for name, cell in cells.items():
@@ -89,7 +88,7 @@ def test_an_original_is_exported_once_and_what_is_lacking_is_named(
     vit, tmp_path, monkeypatch, capsys
 ):
     lab = vit(forget=[*ONE_SET, {**ONE_SET[0], "set": "class:3"}])
-    other = cells_of(lab.profile)[1]
+    other = lab.cells[1]
     lab.store.path("unlearn", lab.model_stage(CF).key, "safetensors").unlink()
     written, lacking = export(lab, tmp_path / "models")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [ORIGINAL.name]

@@ -17,7 +17,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.report import display, figures, read_study, tables
 from unlearnkit.report.publish import TABLES
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.store import Store
 
@@ -113,7 +113,7 @@ def test_a_network_of_timm_that_no_profile_names(tmp_path):
     profile = load_profile(path)
     data = load("digits", size=16, train_images=60, test_images=30)
     lab = Lab(profile, data, Store(tmp_path / "store"))
-    plan = make_plan(lab, cells_of(profile))
+    plan = make_plan(lab)
     scrub = [cell for cell in plan.missing if cell.method == "scrub"]
     assert {cell.scope for cell in scrub} == {"all", "first", "intermediate", "last"}
     assert {cell.architecture for cell in plan.missing} == {"resnet18"}

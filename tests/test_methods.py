@@ -16,7 +16,7 @@ from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
 from unlearnkit.methods import METHODS, bs, method, parse_hyperparameters, rl, salun
 from unlearnkit.metrics import predictions
-from unlearnkit.training import Run, TrainingDiverged, train
+from unlearnkit.training import Run, train
 
 VIT = "small_vit"
 ARCHITECTURES = ("resnet50", VIT)
@@ -39,9 +39,8 @@ def passes(cuts, split):
     "name, changes, kinds",
     [
         ("cf", {}, ["retain"] * 3),
-        ("retrain", {}, ["retain"] * 3),
-        ("ga", {}, ["forget"] * 3),
-        ("bs", {}, ["forget"] * 3),
+        *((name, {}, ["retain"] * 3) for name in ("retrain", "l1_sparse", "ct")),
+        *((name, {}, ["forget"] * 3) for name in ("ga", "bs", "be", "delete")),
         ("rl", {}, ["forget", "retain"] * 3),
         ("salun", {}, ["forget", "forget", "retain", *["forget", "retain"] * 2]),
         ("scrub", {"msteps": 0}, ["retain"] * 3),
@@ -52,7 +51,7 @@ def passes(cuts, split):
 def test_passes_fetch_each_image_of_their_set_once(
     name, changes, kinds, forget_with, events, split
 ):
-    made = forget_with(name, epochs=3, **changes)
+    made = forget_with(name, "resnet50" if name == "ct" else VIT, epochs=3, **changes)
     cuts, losses = of_kind(events, "cut"), of_kind(events, "step")
     assert passes(cuts, split) == [(kind, getattr(split, kind).tolist()) for kind in kinds]
     assert len(set(map(tuple, cuts))) == len(cuts), "epochs are shuffled anew"
@@ -327,25 +326,6 @@ def test_a_mask_of_all_ones_is_rl_bit_for_bit(architecture, options, forget_with
     assert not differing(plain, masked)
 
 
-@pytest.mark.parametrize("heat", [1.0, 3.0])
-def test_scrub_losses_and_their_signs(heat, forget_with, fetched, monkeypatch, split):
-    step = Run.step
-
-    def spied_step(run, loss):
-        index, images, labels = fetched[-1]
-        student = copy.deepcopy(run.model)(images)
-        p = (run.original(images) / heat).softmax(1)
-        kl = heat**2 * (p * (p.log() - (student / heat).log_softmax(1))).sum(1).mean()
-        is_forget = set(index.tolist()) <= set(split.forget.tolist())
-        expected = -kl if is_forget else 0.7 * F.cross_entropy(student, labels) + 0.3 * kl
-        assert loss.item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-5)
-        step(run, loss)
-
-    monkeypatch.setattr(Run, "step", spied_step)
-    forget_with("scrub", alpha=0.3, gamma=0.7, temperature=heat)
-    assert len(fetched) == 3 + 5 + 5
-
-
 @pytest.mark.parametrize(
     "architecture, jitter, moves",
     # Without dropout a ViT computes the same in both modes: student = teacher, where the divergence
@@ -391,7 +371,7 @@ def test_scope_keeps_frozen_parameters_and_buffers_bit_identical(
 
 
 @pytest.mark.parametrize("name, architecture", EVERY)
-def test_contract(name, architecture, toy, split, original, forget_with, events):
+def test_contract(name, architecture, toy, split, original, build, forget_with, events):
     model = original(architecture)
     model.net.train()
     next(model.parameters()).requires_grad_(False)
@@ -431,13 +411,8 @@ def test_contract(name, architecture, toy, split, original, forget_with, events)
     assert not any(module.training for module in first.model.modules())
     addresses = ({p.data_ptr() for p in m.parameters()} for m in (model, first.model))
     assert set.isdisjoint(*addresses)
-
-
-@pytest.mark.parametrize("name, architecture", EVERY)
-def test_zero_epochs_is_the_identity(name, architecture, forget_with, original, build):
-    made = forget_with(name, architecture, epochs=0).model
-    start = build(architecture, 1) if name == "retrain" else original(architecture)
-    assert not differing(made, start)
+    start = build(architecture, 1) if name == "retrain" else before
+    assert not differing(start, forget_with(name, architecture, epochs=0).model)
 
 
 def test_order_of_merit_on_a_toy_problem(toy, original, forget_with):
@@ -465,18 +440,10 @@ def test_order_of_merit_on_a_toy_problem(toy, original, forget_with):
     assert loss["ga", "kept"] > loss["rl", "kept"], "nothing holds GA's retain set in place"
 
 
-def test_the_study_s_methods_are_registered_in_their_order_and_colours():
-    shown = sorted([methods.ORIGINAL, *METHODS.values()], key=lambda entry: entry.order)
-    titles = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
-    assert [entry.title for entry in shown[:8]] == titles
-    assert len({entry.color for entry in shown[:8]}) == 8
-    assert METHODS["bs"].version == 2
-
-
 @pytest.fixture
 def registry(monkeypatch):
     """A registry for the test alone."""
-    monkeypatch.setattr("unlearnkit.methods.METHODS", dict(METHODS))
+    monkeypatch.setattr(methods, "METHODS", copy.copy(METHODS))
 
 
 def test_a_method_of_ones_own(forget_with, original, registry):
@@ -489,7 +456,7 @@ def test_a_method_of_ones_own(forget_with, original, registry):
                 run.step(loss - weight * run.cross_entropy(lost, wrong))
         run.log["weight"] = weight
 
-    entry = methods.get("mine")
+    entry = methods.METHODS["mine"]
     assert (entry.title, entry.version, entry.order, entry.color) == ("Mine", 3, 100, "")
     assert entry.defaults == {"weight": 0.5, "kind": "a", "plain": True}
     assert entry.kinds == {"weight": float, "kind": Literal["a", "b"], "plain": bool}
@@ -535,19 +502,6 @@ def test_a_failing_method_leaves_no_hook_and_no_random_state_behind(forget_with,
     assert caught.value.args == ("oops",)
 
 
-@pytest.mark.parametrize(
-    "name, keywords, says",
-    [
-        ("rll", {}, r"unknown method 'rll'; known: .*salun"),
-        ("cf", {"scope": "middle"}, "unknown scope 'middle'; known: all, first"),
-        ("retrain", {"fresh": None}, "fresh"),
-    ],
-)
-def test_what_a_call_lacks(name, keywords, says, forget_with):
-    with pytest.raises(UserError, match=says):
-        forget_with(name, keywords=keywords)
-
-
 def test_hyperparameters_that_are_not_given_have_the_published_values():
     how, options = parse_hyperparameters({"lr": 1, "msteps": 3}, "scrub")
     assert (how.lr, type(how.lr), how.momentum) == (1.0, float, 0.9)
@@ -562,22 +516,16 @@ def test_hyperparameters_that_are_not_given_have_the_published_values():
         ("cf", {"mask_fraction": 0.5}, "known: optimizer, lr, .*clip$"),
         ("cf", {"lr": "0.1"}, "method.cf.lr must be a valid number, not '0.1'"),
         ("cf", {"lr": math.nan}, "lr must be a finite number, not nan"),
-        ("cf", {"lr": 10**400}, "lr must be a valid number, not 1000"),
         ("cf", {"lr": True}, "lr must be a valid number, not True"),
         ("cf", {"lr": -0.1}, "lr must be greater than or equal to 0, not -0.1"),
         ("cf", {"epochs": 2.0}, "epochs must be a valid integer, not 2.0"),
-        ("cf", {"epochs": -1}, "epochs must be greater than or equal to 0"),
         ("cf", {"batch_size": 0}, "batch_size must be greater than or equal to 1"),
         ("cf", {"momentum": 1.0}, "momentum must be less than 1, not 1.0"),
-        ("cf", {"warmup": 1.0}, "warmup must be less than 1"),
         ("cf", {"flip": 1}, "flip must be a valid boolean"),
         ("cf", {"optimizer": "rms"}, "optimizer must be 'sgd', 'adam' or 'adamw', not 'rms'"),
         ("cf", {"schedule": "onecycle"}, "onecycle needs a warmup above 0"),
         ("rl", {"labels_drawn": "step"}, "labels_drawn must be 'batch', 'epoch' or 'once'"),
-        ("bs", {"bound": -0.1}, "bound must be greater than or equal to 0, not -0.1"),
         ("salun", {"mask_fraction": 1.5}, "mask_fraction must be less than or equal to 1"),
-        ("scrub", {"temperature": 0.0}, "temperature must be greater than 0"),
-        ("scrub", {"forget_batch_size": 0}, "forget_batch_size must be greater than or"),
     ],
 )
 def test_bad_hyperparameters(name, values, says):
@@ -585,20 +533,3 @@ def test_bad_hyperparameters(name, values, says):
         parse_hyperparameters(values, name)
     with pytest.raises(UserError, match="here"):
         parse_hyperparameters(values, name, "here")
-
-
-LAST_STEP = {"lr": 1e38, "weight_decay": 1e10, "epochs": 1, "batch_size": 64, "clip": 1.0}
-
-
-@pytest.mark.parametrize(
-    "name, changes, says",
-    [
-        ("ga", {"lr": 1e30}, r"^ga last: the loss is not finite in epoch 1 .*1e\+30"),
-        ("ga", LAST_STEP, "the weights are not finite in epoch 1"),
-    ],
-)
-def test_a_loss_or_weight_that_is_not_finite_names_method_epoch_and_rate(
-    name, changes, says, forget_with
-):
-    with pytest.raises(TrainingDiverged, match=says):
-        forget_with(name, keywords={"scope": "last"}, **changes)

@@ -13,6 +13,7 @@ from unlearnkit import measures
 from unlearnkit.errors import UserError
 from unlearnkit.metrics import accuracy, mia_efficacy, predictions, true_class_confidence
 from unlearnkit.names import ID
+from unlearnkit.plugins import Registry
 from unlearnkit.report.frames import average_gap, excess
 
 
@@ -87,7 +88,7 @@ def test_confidences_that_are_none(values):
 
 
 def test_a_measure_of_ones_own(monkeypatch, build, toy, split):
-    monkeypatch.setattr(measures, "MEASURES", {})
+    monkeypatch.setattr(measures, "MEASURES", Registry("measure"))
 
     @measures.measure("draw", title="Draw (%)", digits=2)
     def draw(model, data, split, *, seed, batch_size):

@@ -8,7 +8,7 @@ import pytest
 from helpers_study import VIT, tiny_values, write_profile
 
 from unlearnkit.errors import UserError
-from unlearnkit.measures import MEASURES
+from unlearnkit.measures import MEASURES, Measure
 from unlearnkit.methods import METHODS
 from unlearnkit.names import MEMBERSHIP
 from unlearnkit.results import committed_folder
@@ -100,7 +100,7 @@ def test_a_measure_of_ones_own(tmp_path, monkeypatch):
     path = write_profile(tmp_path, changed("measure.extra", ["sureness"]))
     with pytest.raises(UserError, match=r"measure.extra #1: unknown measure 'sureness'; known"):
         load_profile(path)
-    monkeypatch.setitem(MEASURES, "sureness", None)
+    monkeypatch.setitem(MEASURES, "sureness", Measure("sureness", "", 1, 1, None))
     assert load_profile(path)["measure"]["extra"] == ["sureness"]
 
 
@@ -129,7 +129,7 @@ def refused(path, message):
     [
         ("learning_rate", 1, "unknown key 'learning_rate'; known: description"),
         ("forget.0.seed", 1, "forget #1: unknown key 'seed'; known: set, seeds"),
-        ("attack.0.options.step", 3, "attack #1: unknown option .* 'step'; known: steps"),
+        ("attack.0.options.step", 3, "attack #1: unknown .* of attack.pgd 'step'; known: steps"),
         ("training.resnet50.rate", 1.0, "of training.resnet50 'rate'; known: optimizer"),
         ("method.cf.default", 3, "of method.cf.resnet50 'default'; known: optimizer"),
         ("method.cf.resnet5O", {"lr": 1.0}, "unknown architecture 'resnet5O'; known: resnet50"),
@@ -139,21 +139,13 @@ def refused(path, message):
         ("forget.0.scopes", ["al"], "forget #1.scopes #1: must be 'all', 'first'.* not 'al'"),
         ("forget.0.methods", ["cf"], "forget #1 is for all methods"),
         ("report.attack", "fgsm", "unknown attack of report 'fgsm'; known: pgd"),
-        (
-            "unlearning.resnet50.lr",
-            -1.0,
-            "unlearning.resnet50.lr must be greater than or equal to 0",
-        ),
-        ("training.resnet50.lr", 10**400, "training.resnet50.lr must be a valid number"),
+        ("unlearning.resnet50.lr", -1.0, "unlearning.resnet50.lr must be greater than or eq"),
         ("training.resnet50.epochs", 10**6, "epochs must be less than or equal to 100000, not"),
-        ("method.cf.batch_size", 10**7, "method.cf.resnet50.batch_size must be less than or"),
-        ("method.salun.mask_fraction", 1.5, "mask_fraction must be less than or equal to 1"),
         ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
-        ("attack.0.options.steps", 0, "steps of attack pgd is 0; it must be"),
-        ("attack.0.options.step_ratio", float("nan"), "step_ratio of attack pgd is nan"),
+        ("attack.0.options.steps", 0, "attack.pgd.steps must be greater than 0"),
+        ("attack.0.options.step_ratio", float("nan"), "attack.pgd.step_ratio must be a fin"),
         ("attack.0.options.steps", 10**400, "options.steps must be at most"),
-        ("training.resnet50.crop", 4097, "crop must be less than or equal to 4096, not 4097"),
         ("image_size", "16", "image_size: must be a valid integer, not '16'"),
         ("image_size", 15, "small_vit needs .* the image size one of patch"),
         ("models.small_vit.heads", 3, "small_vit needs .* dim a multiple of heads"),

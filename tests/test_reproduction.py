@@ -26,6 +26,8 @@ VALUES = {
     "measure__own": {"name": "own", "value": 40.0},
     "robustness__pgd": ATTACKED,
     "transfer__pgd": deepcopy(ATTACKED),
+    "distance": {"distances": [3.0, None, 1.0]},
+    "margins": {"margins": {"forget": [1.0, 2.0]}},
 }
 NAN = float("nan")
 
@@ -66,6 +68,9 @@ def verdict(ours, theirs=VALUES, **tolerance):
         ("measure__own/value", 48.0, 2.0),
         ("unlearn/log/hit_ratio", 0.6, 2.0),
         ("unlearn/memory/total", 8, 0.0),
+        # medians: 3 and, of images that were not broken, 255; 1.5 and 1.65
+        ("distance/distances", [None, None, 1.0], 840.0),
+        ("margins/margins/forget", [1.0, 2.3], 1.0),
     ],
 )
 def test_distance_from_the_committed_value(path, value, distance):

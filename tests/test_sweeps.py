@@ -76,7 +76,7 @@ def test_a_second_sweep_computes_nothing_and_no_test_image_is_looked_at(swept):
 
 def test_the_validation_forget_set_is_another(swept):
     lab = swept[0]
-    parts = {cells[0].seed: part for part, cells in sweep_labs(lab)}
+    parts = {part.cells[0].seed: part for part in sweep_labs(lab)}
     assert list(parts) == [0, 1]
     for seed, part in parts.items():
         ours, theirs = part.split("random:0.2", seed), lab.split("random:0.2", seed)
@@ -124,7 +124,7 @@ def test_files_round_trip_and_a_choice_that_the_profile_does_not_follow(swept, t
 
 def test_a_rate_leaves_the_rest_of_the_default_table(tmp_path):
     lab = vit_lab(tmp_path, **SWEPT, method={"cf": {"default": {"clip": 0.5}}})
-    part, _ = next(sweep_labs(lab))
+    part = next(sweep_labs(lab))
     found = part.profile.hyperparameters("cf", "small_vit")
     assert (found["lr"], found["clip"]) == (1e-3, 0.5)
 

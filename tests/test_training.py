@@ -262,7 +262,7 @@ def test_the_state_of_another_training_is_not_taken_up(other, trained, tmp_path)
     assert not differing(taken, go(**other))
 
 
-def test_divergence_names_what_ran_epoch_and_rate(trained, monkeypatch):
+def test_divergence_names_what_ran_epoch_and_rate(trained, forget_with, monkeypatch):
     with pytest.raises(TrainingDiverged, match=r"^original: the loss is not finite in epoch 1 at"):
         trained(lr=1e20)
     cross_entropy = Run.cross_entropy
@@ -274,6 +274,10 @@ def test_divergence_names_what_ran_epoch_and_rate(trained, monkeypatch):
     says = "^vit original: .*epoch 3 at a rate of 0.0125; try a smaller rate$"
     with pytest.raises(TrainingDiverged, match=says):
         trained(epochs=5, lr=0.0125, keywords={"name": "vit original"})
+    monkeypatch.undo()
+    last_step = {"lr": 1e38, "weight_decay": 1e10, "epochs": 1, "batch_size": 64, "clip": 1.0}
+    with pytest.raises(TrainingDiverged, match=r"^ga last: the weights are not finite in epoch 1"):
+        forget_with("ga", keywords={"scope": "last"}, **last_step)
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "small_vit"])
@@ -294,10 +298,8 @@ def test_bf16_runs_near_fp32_on_fp32_weights(architecture, trained, monkeypatch)
 def test_memory_is_the_plain_count_of_a_small_network(optimizer, tensors, trained):
     run = trained(model=linear(), epochs=1, batch_size=32, optimizer=optimizer)
     weights = 4 * (192 * 16 + 16 + 16 * 3 + 3)
-    # kept for the backward pass, 21 rows each: the first layer's input, the ReLU's output (once,
-    # though the next layer keeps it too), the log-probabilities; then labels, and the loss's weight
-    saved = 4 * 21 * (192 + 16 + 3)
-    extra = 8 * 21 + 4
+    # kept for the backward pass of 21 images: see test_cost.py
+    saved, extra = 4 * 21 * (192 + 16 + 3), 8 * 21 + 4
     count = run.memory()
     assert (count.parameters, count.gradients) == (weights, weights)
     assert count.optimizer == pytest.approx(tensors * weights, abs=4 * 4)

@@ -130,19 +130,18 @@ def compute(options: argparse.Namespace) -> int:
     from unlearnkit.study import load_profile, run
     from unlearnkit.study.compute import compute as work
     from unlearnkit.study.compute import default_workers
-    from unlearnkit.study.plan import cells_of, make_plan
+    from unlearnkit.study.plan import make_plan
     from unlearnkit.study.reproduction import compare_and_accept
 
     chosen = choose(options.notebooks) if options.command == "run" else None
     profile = load_profile(options.profile)
     name = run.name_of(profile, options.dataset)
     lab = run.open_lab(profile, options.dataset, device=options.device)
-    cells, part = cells_of(profile), ""
+    part = ""
     if options.command in PARTS:
         module, function, part = PARTS[options.command]
         lab = getattr(import_module(f"unlearnkit.study.{module}"), function)(lab)
-        cells = lab.cells
-    plan = make_plan(lab, cells)
+    plan = make_plan(lab)
     own, committed = results.own_results(name) / part, results.committed_folder(name) / part
     if options.scheduler:
         from unlearnkit.study.cluster import cluster_executor
@@ -152,7 +151,7 @@ def compute(options: argparse.Namespace) -> int:
         if (seconds := plan.seconds(results.recorded_walls(own, committed))) is not None:
             minutes = max(1, round(seconds / workers / 60))
             expected = f"about {minutes} min" if seconds else "nothing to do"
-        print(f"Study {name}: {lab.data.name}, {len(plan.cells)} models, on {lab.device.type}.")
+        print(f"Study {name}: {lab.data.name}, {len(lab.cells)} models, on {lab.device.type}.")
         stored, models = plan.stages - plan.lacking, len(plan.missing)
         print(f"  stored: {stored} of {plan.stages} results in {lab.store.folder}")
         print(f"  to compute: {plan.lacking} results of {models} models, {workers} at a time")
@@ -163,7 +162,7 @@ def compute(options: argparse.Namespace) -> int:
         run.note_source(profile, options.dataset)
         how = {"executor": cluster, "device": options.device, "deadline": options.deadline}
         outcome = work(lab, plan, workers=workers, report=_say, **how)
-    run.keep_study(lab, options.dataset, cells, part)
+    run.keep_study(lab, options.dataset, part)
     for cell, error in outcome.failed:
         _complain(f"{cell} failed: {one_line(error)}")
     if outcome.stopped:

@@ -13,17 +13,18 @@ random state; what it returns is brought back into the ball and the box.
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.metrics import device_of, layout, predictions, to_float
+from unlearnkit.plugins import Registry, check_values
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Attack:
         return {name: getattr(self, name) for name in ("name", "version", "norm", "nested")}
 
 
-ATTACKS: dict[str, Attack] = {}
+ATTACKS = Registry("attack")
 
 
 def attack(
@@ -79,30 +80,17 @@ def attack(
     return register
 
 
-def get_attack(name: str) -> Attack:
-    """Return the registered attack `name`; an unknown one is a `UserError` naming the known."""
-    if name not in ATTACKS:
-        raise unknown("attack", name, ATTACKS)
-    return ATTACKS[name]
-
-
 def attack_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return every option of the attack: its defaults, overridden by `options`.
 
     A value must be of its default's type; a number finite, and above 0 where the default is.
     """
-    defaults, options = get_attack(name).defaults, options or {}
-    for key, value in options.items():
-        if key not in defaults:
-            raise unknown(f"option of attack {name!r}", key, defaults or ["(none)"])
-        kind = type(defaults[key])
-        fits, allowed = type(value) in (kind, int if kind is float else kind), kind.__name__
-        if kind in (int, float):
-            low = 0 if defaults[key] > 0 else -math.inf
-            fits = fits and low < value < math.inf
-            allowed = f"finite {allowed}{' above 0' if low == 0 else ''}"
-        if not fits:
-            raise UserError(f"{key} of attack {name} is {value!r}; it must be a {allowed}")
+    defaults, options = ATTACKS[name].defaults, options or {}
+    kinds: dict[str, Any] = {key: type(value) for key, value in defaults.items()}
+    for key in kinds:
+        if kinds[key] in (int, float):
+            kinds[key] = Annotated[kinds[key], Field(gt=0 if defaults[key] > 0 else None)]
+    check_values(options, kinds, f"attack.{name}")
     return {**defaults, **options}
 
 
@@ -128,7 +116,7 @@ def perturb(
     Returns float32 [N, 3, H, W] in [0, 1], on the CPU, within the ball where the attack has one; a
     pixel the attack left non-finite is the clean one. AutoAttack changes only images it breaks.
     """
-    chosen, options = get_attack(attack), attack_options(attack, options)
+    chosen, options = ATTACKS[attack], attack_options(attack, options)
     _check(images, labels, [epsilon])
     if epsilon == 0 or not len(images):
         return to_float(images).clone()
@@ -197,7 +185,7 @@ def robust_curve(
 
     Arguments as in `perturb`; `epsilons` each once, in any order, which the result has; 0 is clean.
     """
-    chosen = get_attack(attack)
+    chosen = ATTACKS[attack]
     how = {"options": attack_options(attack, options), "batch_size": batch_size, "seed": seed}
     _check(images, labels, epsilons)
     clean = standing = score_images(model, images, labels, batch_size=batch_size)

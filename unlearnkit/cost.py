@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +29,10 @@ class MemoryCount:
     @property
     def total(self) -> int:
         return self.parameters + self.gradients + self.optimizer + self.activations
+
+    def counts(self) -> dict[str, int]:
+        """Return all five by name."""
+        return {**asdict(self), "total": self.total}
 
 
 class SavedBytes(saved_tensors_hooks):

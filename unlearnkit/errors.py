@@ -13,7 +13,8 @@ class Unreadable(UserError):
 
 def unknown(kind: str, value: object, known: Iterable[object]) -> UserError:
     """Return the error for a `value` that is not among the `known` ones of its `kind`."""
-    return UserError(f"unknown {kind} {str(value)!r}; known: {', '.join(map(str, known))}")
+    names = ", ".join(map(str, known)) or "(none)"
+    return UserError(f"unknown {kind} {str(value)!r}; known: {names}")
 
 
 def one_line(error: Exception) -> str:

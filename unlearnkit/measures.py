@@ -20,8 +20,9 @@ from unlearnkit import attacks, fairness, membership, metrics
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
 from unlearnkit.distance import minimal_distances
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError
 from unlearnkit.models import norm_layers
+from unlearnkit.plugins import Registry
 from unlearnkit.seeding import derive, stream
 
 
@@ -36,7 +37,7 @@ class Measure:
     function: Callable[..., float]
 
 
-MEASURES: dict[str, Measure] = {}
+MEASURES = Registry("measure")
 # What tables and frames already have under these names
 RESERVED = {"UA", "RA", "TA", "FA", "MIA", "TA_forgotten", "average_gap", "seconds"}
 RESERVED |= {"training_memory", "peak_memory", "parameters"}
@@ -62,10 +63,9 @@ def scalar(
     model: nn.Module, data: ImageData, split: Split, *, name: str, seed: int, batch_size: int
 ) -> dict[str, Any]:
     """Return `name` and `value` of a registered measure, taken in evaluation mode."""
-    if name not in MEASURES:
-        raise unknown("measure", name, MEASURES)
+    function = MEASURES[name].function
     with metrics.evaluating(model):
-        value = MEASURES[name].function(model, data, split, seed=seed, batch_size=batch_size)
+        value = function(model, data, split, seed=seed, batch_size=batch_size)
     try:
         sound = math.isfinite(value)
     except TypeError:
@@ -179,7 +179,7 @@ def transfer(
     shown = (pictures, *adversarial_images)
     right = [attacks.score_images(model, x, labels, batch_size=how["batch_size"]) for x in shown]
     right = torch.stack(right)
-    if attacks.get_attack(how["attack"]).norm:
+    if attacks.ATTACKS[how["attack"]].norm:
         right = right & right[0]
     return _counted(sets, right, how["epsilons"])
 

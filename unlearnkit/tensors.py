@@ -11,11 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from unlearnkit.errors import Unreadable
 from unlearnkit.files import write_atomic
-
-
-class DamagedFile(Exception):
-    """A file of tensors that cannot be trusted; the message says what is wrong with it."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None:
@@ -28,10 +25,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **meta: Any) -> None
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors [on the CPU] and the meta values that `save_tensors` wrote to `path`.
 
-    `FileNotFoundError` if there is nothing, `DamagedFile` if it is not what was written there.
+    `FileNotFoundError` if there is nothing, `Unreadable` if it is not what was written there.
     """
     if path.exists() and not path.is_file():  # a named pipe would never end
-        raise DamagedFile("not a plain file")
+        raise Unreadable("not a plain file")
     try:
         with safe_open(path, "pt") as file:
             head = file.metadata() or {}
@@ -39,10 +36,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError) as error:
-        raise DamagedFile(f"damaged ({type(error).__name__})") from None
+        raise Unreadable(f"damaged ({type(error).__name__})") from None
     text = head.get("meta", "")  # none in a file of an earlier version of this package
     if not text or head.get("checksum") != _checksum(tensors, text):
-        raise DamagedFile("damaged: its checksum does not fit")
+        raise Unreadable("damaged: its checksum does not fit")
     return tensors, json.loads(text)
 
 

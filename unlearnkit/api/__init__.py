@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from unlearnkit import measures, metrics
-from unlearnkit.attacks import get_attack, robust_curve, score_images
+from unlearnkit.attacks import ATTACKS, robust_curve, score_images
 from unlearnkit.data import DATASETS, ImageData, Split, dataset, load, make_split
 from unlearnkit.data.splits import stratified
 from unlearnkit.distance import minimal_distances
@@ -172,7 +172,7 @@ def measure(
     sizes = [0.0, *sorted(epsilons)]
     curve = robust_curve(model, images, labels, attack, [e / 255 for e in sizes], seed=seed, **how)
     names = ["attacked images: clean accuracy (%)"]
-    names += [f"accuracy under {get_attack(attack).title}, ε = {e:g}/255 (%)" for e in sizes[1:]]
+    names += [f"accuracy under {ATTACKS[attack].title}, ε = {e:g}/255 (%)" for e in sizes[1:]]
     seen = pd.DataFrame(100.0 * curve.T.numpy(), chosen.numpy(), names)
     seen[DISTANCE] = 255 * minimal_distances(model, images, labels, steps=steps, **how).numpy()
     pooled = dict.fromkeys(names, "mean") | {DISTANCE: "median"}
@@ -181,10 +181,8 @@ def measure(
         value = measures.scalar(model, data, split, name=name, seed=seed, **how)["value"]
         numbers[measures.MEASURES[name].title] = value
 
-    tested, met = (
-        pd.Series(100.0 * right.numpy()).groupby(truth.numpy()),
-        seen.groupby(labels.numpy()),
-    )
+    tested = pd.Series(100.0 * right.numpy()).groupby(truth.numpy())
+    met = seen.groupby(labels.numpy())
     columns = {"test images": tested.size(), "accuracy (%)": tested.mean()}
     columns["σ / mean σ"] = pd.Series((sigma / mean[:, None]).mean(0))
     columns |= {"attacked": met.size(), **met.agg(pooled)}

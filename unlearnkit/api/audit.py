@@ -101,12 +101,10 @@ def audit(
         told["forget"] = f"{forget}, {len(split.forget)} training images"
     facts = [f"{key}: {value}" for key, value in told.items()]
     card = f"Audit of {name}", facts, {of: (READ[of], frame) for of, frame in tables.items()}
-    values = {
-        of.lower(): frame.to_json(orient="records", double_precision=15)
-        for of, frame in tables.items()
-    }
-    values["images"] = found[0].images.to_json(orient="index", double_precision=15)
-    values = {key: json.loads(value) for key, value in values.items()}
+    exact = {"double_precision": 15}
+    texts = {of.lower(): frame.to_json(orient="records", **exact) for of, frame in tables.items()}
+    texts["images"] = found[0].images.to_json(orient="index", **exact)
+    values = {key: json.loads(text) for key, text in texts.items()}
     write_atomic(folder / "audit.html", cards.page(*card))
     write_atomic(folder / "audit.md", cards.markdown(*card))
     write_atomic(folder / "audit.json", json.dumps({**told, **values}, indent=1))

@@ -136,9 +136,8 @@ def resized(images: Tensor, index: Tensor, size: int | None) -> Tensor:
     images = images[index]
     if size is None or images.shape[2:] == (size, size):
         return images.contiguous()
-    pixels = images.permute(0, 2, 3, 1).numpy()
-    squares = np.stack([_fitted(Image.fromarray(image), size) for image in pixels])
-    return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
+    pictures = [Image.fromarray(pixels) for pixels in images.permute(0, 2, 3, 1).numpy()]
+    return drawn(pictures, torch.arange(len(pictures)), size)
 
 
 def decoded(paths: Sequence[str], index: Tensor, size: int) -> Tensor:

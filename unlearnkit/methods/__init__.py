@@ -28,10 +28,11 @@ from torch import nn
 from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError
+from unlearnkit.plugins import Registry, check_values
 from unlearnkit.scopes import apply_scope, trainable
-from unlearnkit.training import Recipe, Run, check_values, parse_recipe
-from unlearnkit.training.recipe import RECIPE_KINDS
+from unlearnkit.training import Recipe, Run
+from unlearnkit.training.recipe import RECIPE_KINDS, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,18 @@ class Unlearned:
 
 # What is unlearned; no method, but shown with them.
 ORIGINAL = Method("original", "Original", "#000000", order=0)
-METHODS: dict[str, Method] = {}
+METHODS = Registry("method")
 
 
 def method(
-    name: str,
-    *,
-    title: str = "",
-    color: str = "",
-    order: int = 100,
-    version: int = 1,
-    **facts: Any,
+    name: str, *, title: str = "", color: str = "", order: int = 100, version: int = 1, **facts: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as unlearning method `name`; again to replace it.
 
     The function takes a `Run`, and its options as keywords. An option needs a default, and a name
     that the recipe does not have; else `UserError`. Its annotation may be float, int, bool,
     `Literal[...]`, or a kind of `unlearnkit.training.recipe`, which has a range. The other
-    arguments are those of `Method`.
+    arguments are those of `Method`. `about` may state them, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -102,17 +97,21 @@ def method(
         check_values(defaults, kinds, f"defaults of method.{name}")
         shown = title or name.upper()
         options = function, defaults, kinds
-        METHODS[name] = Method(name, shown, color, order, version, *options, **facts)
+        told = getattr(function, "about", {}) | facts
+        METHODS[name] = Method(name, shown, color, order, version, *options, **told)
         return function
 
     return register
 
 
-def get(name: str) -> Method:
-    """Return the method called `name`; `UserError` naming the known ones if there is none."""
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
+def about(**facts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """State facts of the function below `method`, such as `paper` or `passes`: see `Method`."""
+
+    def note(function: Callable[..., None]) -> Callable[..., None]:
+        function.about = facts | getattr(function, "about", {})
+        return function
+
+    return note
 
 
 def parse_hyperparameters(
@@ -122,7 +121,7 @@ def parse_hyperparameters(
 
     A `UserError` names `where`, and an unknown method or name or a value that is not allowed.
     """
-    chosen, where = get(method), where or f"method.{method}"
+    chosen, where = METHODS[method], where or f"method.{method}"
     checked = check_values(values, {**RECIPE_KINDS, **chosen.kinds}, where)
     options = {name: checked.pop(name, default) for name, default in chosen.defaults.items()}
     return parse_recipe(checked, where), options
@@ -151,7 +150,7 @@ def unlearn(
     `OutOfTime`. An unknown method, scope or hyper-parameter, a model or split that the method is
     not defined for, or a loss that is not finite is a `UserError`.
     """
-    chosen = get(name)
+    chosen = METHODS[name]
     recipe, options = parse_hyperparameters(hyperparameters, name)
     device = data.train_images.device
     with torch.random.fork_rng(), peak_memory(device) as peak:

@@ -7,20 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import Positive, Size
 
 
-@method(
-    "amun",
-    title="AMUN",
-    color="#DD1199",
-    order=18,
+@method("amun", title="AMUN", color="#DD1199", order=18)
+@about(
     paper="Ebrahimpour-Boroojeny et al., ICML 2025",
+    published="ε from 0.04, SGD 0.01, times 0.1 every epoch or five, 10 epochs",
     needs_retain="option",
     passes="once: forget, attacked; each epoch: retain, the attacked images among it",
-    published="ε from 0.04, SGD 0.01, times 0.1 every epoch or five, 10 epochs",
 )
 def adversarial_unlearning(
     run: Run,

@@ -3,22 +3,15 @@
 import torch
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import divergence, draw_retain, marked
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import Share
 
 
-@method(
-    "bad_teacher",
-    title="Bad Teacher",
-    color="#DD77FF",
-    order=13,
-    paper="Chundawat et al., AAAI 2023",
-    needs_retain="30 %",
-    passes="each epoch: forget and 30 % of retain, shuffled together",
-    published="Adam 1e-4, 1-4 epochs",
-)
+@method("bad_teacher", title="Bad Teacher", color="#DD77FF", order=13)
+@about(paper="Chundawat et al., AAAI 2023", published="Adam 1e-4, 1-4 epochs")
+@about(needs_retain="30 %", passes="each epoch: forget and 30 % of retain, shuffled together")
 def bad_teacher(run: Run, *, retain_share: Share = 0.3) -> None:
     """Follow an untrained network on the forget set, the original on a part of the retain set.
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.seeding import derive
 from unlearnkit.training import Run
 
@@ -17,17 +17,9 @@ def classifier(model: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-@method(
-    "be",
-    title="BE",
-    color="#114400",
-    order=12,
-    paper="Chen et al., CVPR 2023",
-    needs_retain="no",
-    passes="each epoch: forget",
-    published="SGD 1e-5, 10 epochs",
-    check=classifier,
-)
+@method("be", title="BE", color="#114400", order=12, check=classifier)
+@about(paper="Chen et al., CVPR 2023", published="SGD 1e-5, 10 epochs")
+@about(needs_retain="no", passes="each epoch: forget")
 def boundary_expand(run: Run) -> None:
     """Train the forget images to a shadow class, then drop that class.
 

@@ -6,22 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative
 
 
-@method(
-    "bs",
-    title="BS",
-    color="#009E73",
-    order=3,
-    version=2,
-    paper="Chen et al., CVPR 2023",
-    needs_retain="no",
-    passes="each epoch: forget",
-    published="SGD 1e-6 to 1e-5, 10 epochs",
-)
+@method("bs", title="BS", color="#009E73", order=3, version=2)
+@about(paper="Chen et al., CVPR 2023", published="SGD 1e-6 to 1e-5, 10 epochs")
+@about(needs_retain="no", passes="each epoch: forget")
 def boundary_shrink(
     run: Run,
     *,

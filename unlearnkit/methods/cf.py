@@ -1,19 +1,12 @@
 """CF: catastrophic forgetting, also called fine-tuning."""
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.training import Run
 
 
-@method(
-    "cf",
-    title="CF",
-    color="#56B4E9",
-    order=2,
-    paper="Goel et al. 2022; Golatkar et al., CVPR 2020",
-    needs_retain="yes",
-    passes="each epoch: retain",
-    published="SGD 0.01, 10 epochs",
-)
+@method("cf", title="CF", color="#56B4E9", order=2)
+@about(paper="Goel et al. 2022; Golatkar et al., CVPR 2020", published="SGD 0.01, 10 epochs")
+@about(needs_retain="yes", passes="each epoch: retain")
 def finetune(run: Run) -> None:
     """Go on training on the retain set alone, and trust that the rest is forgotten.
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.cf import finetune
 from unlearnkit.scopes import depths, in_scope
 from unlearnkit.training import Run
@@ -32,17 +32,12 @@ def check(model: nn.Module) -> None:
         raise UserError("method ct turns convolution kernels; this scope has none above 1x1")
 
 
-@method(
-    "ct",
-    title="CT",
-    color="#EEAA88",
-    order=17,
+@method("ct", title="CT", color="#EEAA88", order=17, check=check)
+@about(
     paper="Cadet et al. 2024, from the NeurIPS 2023 challenge",
-    needs_retain="yes",
-    passes="each epoch: retain",
     published="SGD 1e-3, 3 epochs, cosine",
-    check=check,
 )
+@about(needs_retain="yes", passes="each epoch: retain")
 def convolution_transpose(run: Run) -> None:
     """Swap height and width of every convolution kernel, then train on the retain set.
 

@@ -1,20 +1,16 @@
 """DELETE: decoupled distillation to erase."""
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import divergence
 from unlearnkit.training import Run
 
 
-@method(
-    "delete",
-    title="DELETE",
-    color="#FF3366",
-    order=15,
+@method("delete", title="DELETE", color="#FF3366", order=15)
+@about(
     paper="Zhou et al., CVPR 2025",
-    needs_retain="no",
-    passes="each epoch: forget",
     published="SGD 1e-4 (ResNet-18), 5e-5 (ViT-S), 20 epochs, batches of 128",
 )
+@about(needs_retain="no", passes="each epoch: forget")
 def delete(run: Run) -> None:
     """Teach each forget image what the original thinks of it, its own class left out.
 

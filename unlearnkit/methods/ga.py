@@ -1,19 +1,12 @@
 """GA: gradient ascent, the simplest baseline (NegGrad)."""
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.training import Run
 
 
-@method(
-    "ga",
-    title="GA",
-    color="#7A5C00",
-    order=7,
-    paper="Golatkar et al., CVPR 2020",
-    needs_retain="no",
-    passes="each epoch: forget",
-    published="SGD 1e-4, 5 epochs",
-)
+@method("ga", title="GA", color="#7A5C00", order=7)
+@about(paper="Golatkar et al., CVPR 2020", published="SGD 1e-4, 5 epochs")
+@about(needs_retain="no", passes="each epoch: forget")
 def gradient_ascent(run: Run) -> None:
     """Climb the cross-entropy on the forget set; nothing holds the retain set in place.
 

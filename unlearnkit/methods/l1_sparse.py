@@ -1,21 +1,14 @@
 """ℓ1-sparse: fine-tuning that prunes."""
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative
 
 
-@method(
-    "l1_sparse",
-    title="ℓ1-sparse",
-    color="#0077FF",
-    order=11,
-    paper="Jia et al., NeurIPS 2023",
-    needs_retain="yes",
-    passes="each epoch: retain",
-    published="γ 1e-4 to 5e-4, SGD 0.01, 10 epochs",
-)
+@method("l1_sparse", title="ℓ1-sparse", color="#0077FF", order=11)
+@about(paper="Jia et al., NeurIPS 2023", published="γ 1e-4 to 5e-4, SGD 0.01, 10 epochs")
+@about(needs_retain="yes", passes="each epoch: retain")
 def l1_sparse(run: Run, *, gamma: NotNegative = 5e-4) -> None:
     """Go on training on the retain set under a penalty on the absolute values of the weights.
 

@@ -6,30 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import draw_retain, marked
 from unlearnkit.metrics import predictions
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative, Share
 
 
-@method(
-    "lotus",
-    title="LoTUS",
-    color="#AACC11",
-    order=20,
-    paper="Spartalis et al., CVPR 2025",
+@method("lotus", title="LoTUS", color="#AACC11", order=20, needs_validation=True)
+@about(paper="Spartalis et al., CVPR 2025", published="α 8, AdamW, batches of 512, 10 epochs")
+@about(
     needs_retain="30 %",
     passes="each epoch: forget for its accuracy; forget and 30 % of retain, shuffled together",
-    published="α 8, AdamW, batches of 512, 10 epochs",
-    needs_validation=True,
 )
 def lotus(
-    run: Run,
-    *,
-    alpha: NotNegative = 8.0,
-    retain_share: Share = 0.3,
-    overshoot: NotNegative = 0.01,
+    run: Run, *, alpha: NotNegative = 8.0, retain_share: Share = 0.3, overshoot: NotNegative = 0.01
 ) -> None:
     """Smooth the original's predictions on the forget set until it looks as if never seen.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.cf import finetune
 from unlearnkit.methods.common import draw_retain, loss_gradients
 from unlearnkit.methods.ct import kernels
@@ -28,16 +28,12 @@ def layers(model: nn.Module) -> list[str]:
     return found
 
 
-@method(
-    "msg",
-    title="MSG",
-    color="#443366",
-    order=16,
+@method("msg", title="MSG", color="#443366", order=16, check=layers)
+@about(
     paper="Cadet et al. 2024, from the NeurIPS 2023 challenge",
+    published="SGD 1e-3, batches of 64, 5 epochs, rate up for the first half, then down",
     needs_retain="yes",
     passes="once: forget and as many of retain, for the mask; each epoch: retain",
-    published="SGD 1e-3, batches of 64, 5 epochs, rate up for the first half, then down",
-    check=layers,
 )
 def masked_small_gradients(run: Run, *, fraction: Share = 0.3, others_scale: Share = 0.1) -> None:
     """Start afresh the weights on which retaining and forgetting agree most, then train on retain.

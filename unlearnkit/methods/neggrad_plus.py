@@ -1,21 +1,14 @@
 """NegGrad+: gradient ascent on the forget set, held in place by the retain set."""
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import forget_batches, retain_steps
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import Share
 
 
-@method(
-    "neggrad_plus",
-    title="NegGrad+",
-    color="#55CC44",
-    order=10,
-    paper="Kurmanji et al., NeurIPS 2023",
-    needs_retain="yes",
-    passes="each epoch: retain, in each step a forget batch beside",
-    published="β 0.95-0.999, SGD 0.01, 5-10 epochs",
-)
+@method("neggrad_plus", title="NegGrad+", color="#55CC44", order=10)
+@about(paper="Kurmanji et al., NeurIPS 2023", published="β 0.95-0.999, SGD 0.01, 5-10 epochs")
+@about(needs_retain="yes", passes="each epoch: retain, in each step a forget batch beside")
 def neggrad_plus(run: Run, *, beta: Share = 0.95) -> None:
     """Go down the cross-entropy of the retain set and up that of the forget set, in one step.
 

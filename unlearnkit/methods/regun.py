@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import divergence, forget_batches, retain_steps
 from unlearnkit.metrics import predictions
 from unlearnkit.seeding import stream
@@ -12,16 +12,11 @@ from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative
 
 
-@method(
-    "regun",
-    title="ReGUn",
-    color="#AABB99",
-    order=21,
-    paper="Mirlach et al., ICLR 2026",
+@method("regun", title="ReGUn", color="#AABB99", order=21, needs_validation=True)
+@about(paper="Mirlach et al., ICLR 2026", published="not known to us")
+@about(
     needs_retain="yes",
     passes="once: validation; each epoch: retain, in each step a forget batch beside",
-    published="not known to us",
-    needs_validation=True,
 )
 def reference_guided(run: Run, *, weight: NotNegative = 1.0) -> None:
     """Teach the forget images what the original thinks of images it has never seen.

@@ -1,22 +1,15 @@
 """Retrain: exact unlearning, the yardstick of all others."""
 
 from unlearnkit.errors import UserError
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.cf import finetune
 from unlearnkit.scopes import in_scope
 from unlearnkit.training import Run
 
 
-@method(
-    "retrain",
-    title="Retrain",
-    color="#0072B2",
-    order=1,
-    paper="exact; EU-k: Goel et al. 2022",
-    needs_retain="yes",
-    passes="each epoch: retain",
-    published="the original's own recipe",
-)
+@method("retrain", title="Retrain", color="#0072B2", order=1)
+@about(paper="exact; EU-k: Goel et al. 2022", published="the original's own recipe")
+@about(needs_retain="yes", passes="each epoch: retain")
 def retrain(run: Run) -> None:
     """Train a fresh model with the original's recipe on the retain set; no forget image is fetched.
 

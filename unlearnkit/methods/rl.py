@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
+from unlearnkit.methods.common import marked
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run
 
@@ -13,16 +14,9 @@ Draws = Literal["batch", "epoch", "once"]
 Passes = Literal["in turn", "shuffled"]
 
 
-@method(
-    "rl",
-    title="RL",
-    color="#E69F00",
-    order=4,
-    paper="Golatkar et al., CVPR 2020",
-    needs_retain="yes",
-    passes="each epoch: forget, then retain",
-    published="SGD 0.01 (swept 1e-3 to 0.1), 10 epochs",
-)
+@method("rl", title="RL", color="#E69F00", order=4)
+@about(paper="Golatkar et al., CVPR 2020", published="SGD 0.01 (swept 1e-3 to 0.1), 10 epochs")
+@about(needs_retain="yes", passes="each epoch: forget, then retain")
 def random_labels(
     run: Run,
     *,
@@ -37,8 +31,7 @@ def random_labels(
     are uniform over all classes and drawn for each batch, or once an epoch, or once at the start.
     `exclude_true` leaves out the image's own class, and "shuffled" passes mix both sets into one.
     """
-    forgotten = torch.zeros(len(run.data.train_labels), dtype=torch.bool)
-    forgotten[run.forget_index] = True
+    forgotten = marked(run)
     sets = {"forget": run.forget_index, "retain": run.retain_index}
     if passes == "shuffled":
         sets = {"mixed": torch.cat([run.forget_index, run.retain_index])}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import loss_gradients
 from unlearnkit.methods.rl import Draws, Passes, random_labels
 from unlearnkit.scopes import trainable
@@ -11,16 +11,9 @@ from unlearnkit.training import Run
 from unlearnkit.training.recipe import Share
 
 
-@method(
-    "salun",
-    title="SalUn",
-    color="#CC79A7",
-    order=6,
-    paper="Fan et al., ICLR 2024",
-    needs_retain="yes",
-    passes="once: forget, for the mask; each epoch: forget, then retain",
-    published="SGD 5e-3 to 0.013, mask 0.5, 10 epochs",
-)
+@method("salun", title="SalUn", color="#CC79A7", order=6)
+@about(paper="Fan et al., ICLR 2024", published="SGD 5e-3 to 0.013, mask 0.5, 10 epochs")
+@about(needs_retain="yes", passes="once: forget, for the mask; each epoch: forget, then retain")
 def saliency_unlearning(
     run: Run,
     *,

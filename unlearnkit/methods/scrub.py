@@ -6,23 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.scopes import trainable
 from unlearnkit.seeding import stream
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import Count, NotNegative, Positive, Size
 
 
-@method(
-    "scrub",
-    title="SCRUB",
-    color="#D55E00",
-    order=5,
+@method("scrub", title="SCRUB", color="#D55E00", order=5)
+@about(
     paper="Kurmanji et al., NeurIPS 2023",
-    needs_retain="yes",
-    passes="each epoch: forget in the first `msteps`, then retain",
     published="SGD 5e-4, γ 0.99, α 0.001, T 4, msteps 2, 3 epochs",
 )
+@about(needs_retain="yes", passes="each epoch: forget in the first `msteps`, then retain")
 def scrub(
     run: Run,
     *,

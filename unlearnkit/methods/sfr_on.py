@@ -6,22 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import draw_retain, fisher, forget_batches, retain_steps
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
 from unlearnkit.training.recipe import NotNegative, Positive, Size
 
 
-@method(
-    "sfr_on",
-    title="SFR-on",
-    color="#BBAAFF",
-    order=19,
+@method("sfr_on", title="SFR-on", color="#BBAAFF", order=19)
+@about(
     paper="Huang et al., NeurIPS 2024",
+    published="1,500 steps, SGD 0.01, batches of 128, weight 25, clipped at 7",
     needs_retain="yes",
     passes="once: forget and retain, for the mask; each epoch: retain, a forget batch per 5 steps",
-    published="1,500 steps, SGD 0.01, batches of 128, weight 25, clipped at 7",
 )
 def sfr_on(
     run: Run,

@@ -2,7 +2,7 @@
 
 import torch
 
-from unlearnkit.methods import method
+from unlearnkit.methods import about, method
 from unlearnkit.methods.common import fisher
 from unlearnkit.scopes import trainable
 from unlearnkit.training import Run
@@ -10,16 +10,9 @@ from unlearnkit.training.batches import batch_sizes
 from unlearnkit.training.recipe import NotNegative, Positive
 
 
-@method(
-    "ssd",
-    title="SSD",
-    color="#770000",
-    order=14,
-    paper="Foster et al., AAAI 2024",
-    needs_retain="statistics",
-    passes="once: all for importances, forget for importances",
-    published="α 10, λ 1 (ResNet-18); α 5-10 (ViT)",
-)
+@method("ssd", title="SSD", color="#770000", order=14)
+@about(paper="Foster et al., AAAI 2024", published="α 10, λ 1 (ResNet-18); α 5-10 (ViT)")
+@about(needs_retain="statistics", passes="once: all for importances, forget for importances")
 def selective_synaptic_dampening(
     run: Run, *, alpha: Positive = 10.0, dampening: NotNegative = 1.0
 ) -> None:

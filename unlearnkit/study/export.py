@@ -8,17 +8,16 @@ from statistics import median
 import pandas as pd
 import torch
 
-from unlearnkit.attacks import get_attack
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.cards import table
 from unlearnkit.fairness import fairness_gap
 from unlearnkit.files import write_atomic
 from unlearnkit.measures import MEASURES
-from unlearnkit.methods import METHODS, ORIGINAL
+from unlearnkit.methods import METHODS
 from unlearnkit.models import OWN, save_folder
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.plan import cells_of
 from unlearnkit.study.run import ARCHITECTURES
 
 CARD = """---
@@ -75,7 +74,7 @@ def export(lab: Lab, folder: Path) -> tuple[int, list[Cell]]:
     forget sets. Returned are how many were written, and the cells whose models the store lacks.
     """
     made, lacking = defaultdict(list), []
-    for cell in (cell for cell in cells_of(lab.profile) if cell.progress == 1):
+    for cell in (cell for cell in lab.cells if cell.progress == 1):
         made[lab.model_stage(cell).key].append(cell)
     for cells in made.values():
         cell, stage = cells[0], lab.model_stage(cells[0])
@@ -94,7 +93,6 @@ def export(lab: Lab, folder: Path) -> tuple[int, list[Cell]]:
 def model_card(lab: Lab, cells: list[Cell]) -> str:
     """Return the card of one model, with what was measured of it for each of its `cells`."""
     cell = cells[0]
-    methods = {**METHODS, "original": ORIGINAL}
     asked = f"`{cell.forget}`, {len(lab.split(cell.forget, cell.seed).forget)} images"
     if original := cell.method == "original":
         asked = "none: it is what unlearning starts from"
@@ -104,7 +102,7 @@ def model_card(lab: Lab, cells: list[Cell]) -> str:
         name=cell.name,
         cell=cell,
         architecture=ARCHITECTURES.get(cell.architecture, cell.architecture),
-        unlearned="" if original else f", then made to forget by {methods[cell.method].title}",
+        unlearned="" if original else f", then made to forget by {METHODS[cell.method].title}",
         forget=asked,
         data=lab.data.name,
         fingerprint=lab.data.fingerprint[:20],
@@ -135,7 +133,7 @@ def _measured(lab: Lab, cell: Cell) -> dict[str, float]:
                 sizes = [math.inf if size is None else size for size in value["distances"]]
                 row["median minimal distance (1/255)"] = median(sizes)
             case "robustness" if "test" in value["sets"]:
-                title, counts = get_attack(stage.spec["name"]).title, value["sets"]["test"]
+                title, counts = ATTACKS[stage.spec["name"]].title, value["sets"]["test"]
                 for epsilon, right in zip(value["epsilons"], counts["right"], strict=True):
                     share = 100 * sum(right) / sum(counts["n"])
                     row[f"accuracy under {title}, ε = {epsilon:g} (%)"] = share

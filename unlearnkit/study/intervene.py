@@ -17,7 +17,7 @@ from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.store import Stage
-from unlearnkit.training import parse_recipe
+from unlearnkit.training.recipe import parse_recipe
 
 
 class Bench(Lab):

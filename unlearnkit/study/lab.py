@@ -3,24 +3,25 @@
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unlearnkit import measures, methods, models
-from unlearnkit.attacks import attack_options, get_attack
-from unlearnkit.cost import MemoryCount, matmul_rate, peak_memory, training_flops
+from unlearnkit.attacks import ATTACKS, attack_options
+from unlearnkit.cost import matmul_rate, peak_memory, training_flops
 from unlearnkit.data import ImageData, load
 from unlearnkit.data.splits import LISTS, Split, make_split
 from unlearnkit.results import Cell
 from unlearnkit.seeding import derive
 from unlearnkit.study.machine import commit, facts
-from unlearnkit.study.profile import Profile
+from unlearnkit.study.profile import Profile, cells_of
 from unlearnkit.study.store import Entry, Stage, Store
-from unlearnkit.training import OutOfTime, parse_recipe, train
+from unlearnkit.training import OutOfTime, train
+from unlearnkit.training.recipe import parse_recipe
 
 MEASURED = {"quality": measures.quality, "fairness": measures.sigma, "measure": measures.scalar}
 MEASURED |= {"robustness": measures.robustness, "transfer": measures.transfer}
@@ -53,6 +54,11 @@ class Lab:
         self.split = lru_cache(maxsize=None)(self._split)
         self.model = lru_cache(maxsize=2)(self._model)
 
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """What to compute."""
+        return cells_of(self.profile)
+
     def _split(self, forget: str, seed: int) -> Split:
         how = {"validation": self.profile["validation"], "forget_seed": self.forget_seed}
         return make_split(self.data, forget=forget, seed=seed, **how)
@@ -74,7 +80,7 @@ class Lab:
             return Stage(cell, "original", spec)
         split = self.split(cell.forget, cell.seed)
         chosen = self._recipe(self.profile.hyperparameters(cell.method, cell.architecture))
-        spec = {"method": cell.method, "method_version": methods.get(cell.method).version}
+        spec = {"method": cell.method, "method_version": methods.METHODS[cell.method].version}
         spec |= {"scope": cell.scope, "seed": cell.seed, "hyperparameters": chosen}
         spec |= {"retain": _index_key(split.retain), "forget": _index_key(split.forget)}
         if cell.method == "retrain":
@@ -103,7 +109,7 @@ class Lab:
             # Restricted and half-trained models are attacked on test images alone.
             counts = [entry["test"], *((entry["retain"], entry["forget"]) if whole else (0, 0))]
             own = {
-                **get_attack(entry["name"]).identity,
+                **ATTACKS[entry["name"]].identity,
                 "images": dict(zip(("test", "retain", "forget"), counts, strict=True)),
                 "options": attack_options(entry["name"], entry["options"]),
                 "epsilons": sorted(float(e) for e in entry["epsilons"]),
@@ -206,7 +212,7 @@ class Lab:
             return  # others build on the model that is stored
         seconds = run.earlier_seconds + time.perf_counter() - began
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        value = {"log": run.log, "memory": _memory(run.memory()), "parameters": parameters}
+        value = {"log": run.log, "memory": run.memory().counts(), "parameters": parameters}
         cost = {"seconds": seconds, "flop_per_image": flops, "matmul_rate": rate}
         self._store(finished, value, began, run.model, peak_memory=peak.bytes, **cost)
 
@@ -227,7 +233,7 @@ class Lab:
             state_file=self.store.state_file("unlearn", stage.key),
             deadline=self.deadline,
         )
-        value = {"log": made.log, "memory": _memory(made.memory), "parameters": made.parameters}
+        value = {"log": made.log, "memory": made.memory.counts(), "parameters": made.parameters}
         cost = {"seconds": made.seconds, "peak_memory": made.peak_memory}
         self._store(stage, value, began, made.model, **cost)
 
@@ -291,7 +297,3 @@ def load_data(profile: Profile, dataset: str | None = None) -> ImageData:
 
 def _index_key(index: Tensor) -> str:
     return hashlib.sha256(index.cpu().numpy().astype("<i8").tobytes()).hexdigest()[:20]
-
-
-def _memory(count: MemoryCount) -> dict[str, int]:
-    return {**asdict(count), "total": count.total}

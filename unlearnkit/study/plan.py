@@ -1,32 +1,13 @@
 """What a study still lacks: the stages to compute, and the jobs they make, in their order."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from unlearnkit.results import Cell
 from unlearnkit.study.lab import Lab
-from unlearnkit.study.profile import Profile
+from unlearnkit.study.profile import cells_of as cells_of
 from unlearnkit.study.store import Stage
-
-
-def cells_of(profile: Profile) -> list[Cell]:
-    """Return the cells of a profile, each once, originals first; none of an undefined method."""
-    cells = []
-    for architecture in profile["architectures"]:
-        for number, entry in enumerate(profile["forget"]):
-            for seed in entry["seeds"]:
-                original = Cell(architecture, entry["set"], "original", "all", seed)
-                parts = profile["checkpoints"] if number == 0 else []
-                cells += [original, *(replace(original, progress=float(at)) for at in parts)]
-                cells += [
-                    replace(original, method=method, scope=scope)
-                    for scope in entry["scopes"]
-                    for method in profile["methods"]
-                    if method in entry.get("methods", [method])
-                    and not profile.undefined(method, architecture)
-                ]
-    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
 def training_of(cell: Cell) -> Cell | None:
@@ -42,7 +23,6 @@ class Plan:
     cut off is whole for some seeds of the first forget set.
     """
 
-    cells: list[Cell]
     missing: dict[Cell, list[Stage]]
     jobs: list[Cell]
     stages: int
@@ -68,16 +48,16 @@ class Plan:
         return total
 
 
-def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
-    """Look up which stages of `cells` the store holds; nothing is written."""
-    cells, missing, jobs, lacks = list(cells), {}, {}, {}
+def make_plan(lab: Lab) -> Plan:
+    """Look up which stages of a lab's cells the store holds; nothing is written."""
+    missing, jobs, lacks = {}, {}, {}
 
     def look(stage: Stage) -> bool:
         if stage.key not in lacks:
             lacks[stage.key] = lab.done(stage, repair=False) is None
         return lacks[stage.key]
 
-    for cell in cells:
+    for cell in lab.cells:
         new = [stage for stage in lab.stages(cell) if stage.key not in lacks]
         lacking = [stage for stage in new if look(stage)]
         names = {stage.name for stage in lacking}
@@ -89,6 +69,6 @@ def make_plan(lab: Lab, cells: Iterable[Cell]) -> Plan:
             names.add("original")
         if "original" in names:
             jobs[training_of(cell)] = None
-    ranks = {forget: rank for rank, forget in enumerate(dict.fromkeys(c.forget for c in cells))}
+    ranks = {forget: rank for rank, forget in enumerate(dict.fromkeys(c.forget for c in lab.cells))}
     ordered = sorted(jobs, key=lambda job: (ranks.get(job.forget, 0), job.seed, job.forget != ""))
-    return Plan(cells, missing, ordered, len(lacks))
+    return Plan(missing, ordered, len(lacks))

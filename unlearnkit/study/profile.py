@@ -17,10 +17,10 @@ from torch import nn
 from unlearnkit import methods, models
 from unlearnkit.errors import UserError, unknown
 from unlearnkit.files import plain_name, read_bytes
-from unlearnkit.plugins import load_plugins
+from unlearnkit.plugins import check_values, load_plugins
+from unlearnkit.results import Cell
 from unlearnkit.study.settings import Models, parse_settings
-from unlearnkit.training import Recipe, check_values, parse_recipe
-from unlearnkit.training.recipe import RECIPE_KINDS
+from unlearnkit.training.recipe import RECIPE_KINDS, Recipe, parse_recipe
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -57,12 +57,12 @@ class Profile:
         own = self["method"].get(method, {})
         for_all = {name: value for name, value in own.items() if not isinstance(value, dict)}
         shared = _of(self["training" if method == "retrain" else "unlearning"], architecture)
-        defaults = {**asdict(Recipe()), **methods.get(method).defaults}
+        defaults = {**asdict(Recipe()), **methods.METHODS[method].defaults}
         return {**defaults, **shared, **for_all, **_of(own, architecture)}
 
     def undefined(self, method: str, architecture: str) -> str:
         """Return why the method is undefined for the network, "" where it is defined."""
-        check = methods.get(method).check
+        check = methods.METHODS[method].check
         if check is None:
             return ""
         options = self.model_options(architecture)
@@ -84,6 +84,25 @@ class Profile:
         entries = [{**e, "set": forget} if e["set"] == first else e for e in self["forget"]]
         name = f"{self.path.stem}+{plain_name(forget)}"
         return replace(self.with_values(forget=entries), name=name)
+
+
+def cells_of(profile: Profile) -> list[Cell]:
+    """Return the cells of a profile, each once, originals first; none of an undefined method."""
+    cells = []
+    for architecture in profile["architectures"]:
+        for number, entry in enumerate(profile["forget"]):
+            for seed in entry["seeds"]:
+                original = Cell(architecture, entry["set"], "original", "all", seed)
+                parts = profile["checkpoints"] if number == 0 else []
+                cells += [original, *(replace(original, progress=float(at)) for at in parts)]
+                cells += [
+                    replace(original, method=method, scope=scope)
+                    for scope in entry["scopes"]
+                    for method in profile["methods"]
+                    if method in entry.get("methods", [method])
+                    and not profile.undefined(method, architecture)
+                ]
+    return sorted(dict.fromkeys(cells), key=lambda cell: cell.method != "original")
 
 
 def _of(tables: Mapping[str, Any], architecture: str) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def _check_methods(profile: Profile) -> None:
         reasons = [profile.undefined(method, name) for name in profile["architectures"]]
         if all(reasons):
             raise UserError(reasons[0])
-        if methods.get(method).needs_validation and not profile["validation"]:
+        if methods.METHODS[method].needs_validation and not profile["validation"]:
             raise UserError(f"method {method} needs validation images; set validation above 0")
 
 

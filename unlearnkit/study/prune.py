@@ -12,7 +12,6 @@ from unlearnkit.results import own_results
 from unlearnkit.study.intervene import bench_of
 from unlearnkit.study.lab import Lab
 from unlearnkit.study.lira import panel_of
-from unlearnkit.study.plan import cells_of
 from unlearnkit.study.profile import load_profile
 from unlearnkit.study.run import open_lab, source_of
 from unlearnkit.study.store import STAGE_VERSIONS, Store
@@ -20,6 +19,7 @@ from unlearnkit.study.sweep import sweep_labs
 
 FOLDERS = (*STAGE_VERSIONS, "unfinished", "locks", "splits", "data")
 HOUR = 3600.0
+OTHERS = {"intervention": bench_of, "lira": panel_of}  # labs of a profile's tables
 
 
 def known_labs() -> list[Lab]:
@@ -45,18 +45,12 @@ def unneeded(store: Store, labs: Iterable[Lab]) -> dict[Path, str]:
     keys = set()
     for lab in labs:
         sweeps = sweep_labs(lab) if "sweep" in lab.profile.values else ()
-        parts = [(lab, cells_of(lab.profile)), *sweeps]
-        if "intervention" in lab.profile.values:
-            bench = bench_of(lab)
-            parts.append((bench, bench.cells))
-        if "lira" in lab.profile.values:
-            panel = panel_of(lab)
-            parts.append((panel, panel.cells))
-        for part, cells in parts:
+        others = [of(lab) for table, of in OTHERS.items() if table in lab.profile.values]
+        for part in (lab, *sweeps, *others):
             keys.add(part.data.fingerprint)
-            keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in cells}
+            keys |= {part.split(cell.forget, cell.seed).hash[:20] for cell in part.cells}
             # A sweep's seed need not be one of the study's: its originals are no cells.
-            made_of = dict.fromkeys([*cells, *(cell.original for cell in cells)])
+            made_of = dict.fromkeys([*part.cells, *(cell.original for cell in part.cells)])
             for stage in (stage for cell in made_of for stage in part.stages(cell)):
                 keys |= {stage.key, stage.key_without("epochs_done")}
                 keys |= {stage.key_without("model", "adversarial")}

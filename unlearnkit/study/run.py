@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from unlearnkit import results as files
-from unlearnkit.attacks import get_attack
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import LISTS
 from unlearnkit.errors import UserError
 from unlearnkit.files import default_folder, source_folder
 from unlearnkit.measures import MEASURES
 from unlearnkit.methods import METHODS, ORIGINAL
-from unlearnkit.results import Cell, Record, Results, Samples, own_results
+from unlearnkit.results import Record, Results, Samples, own_results
 from unlearnkit.study.compute import compute
 from unlearnkit.study.lab import Lab, load_data
 from unlearnkit.study.machine import pick_device
-from unlearnkit.study.plan import cells_of, make_plan
+from unlearnkit.study.plan import make_plan
 from unlearnkit.study.profile import FOLDER, Profile
 from unlearnkit.study.store import Store
 
@@ -99,25 +99,25 @@ def run_study(
     dataset = data.name if data is not None and dataset is None else dataset
     lab = open_lab(profile, dataset, data=data, device=device)
     note_source(profile, dataset)
-    outcome = compute(lab, make_plan(lab, cells_of(profile)), workers=workers)
+    outcome = compute(lab, make_plan(lab), workers=workers)
     if outcome.failed:
         cell, error = outcome.failed[0]
         raise UserError(f"{len(outcome.failed)} cells failed, the first: {cell}: {error}")
-    return keep_study(lab, dataset, cells_of(profile))
+    return keep_study(lab, dataset)
 
 
-def keep_study(lab: Lab, dataset: str | None, cells: Iterable[Cell], part: str = "") -> Path:
+def keep_study(lab: Lab, dataset: str | None, part: str = "") -> Path:
     """Write what the store holds of a study, or a part, to its results here; return the folder."""
     folder = note_source(lab.profile, dataset)
     with writing(folder):
-        files.write(collect(lab, cells), folder / part)
+        files.write(collect(lab), folder / part)
     return folder / part
 
 
-def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
-    """Gather the stored results of all `cells` that are complete."""
-    cells, records, times, facts = list(cells), [], {}, {}
-    for cell in cells:
+def collect(lab: Lab) -> Results:
+    """Gather the stored results of all cells that are complete."""
+    records, times, facts = [], {}, {}
+    for cell in lab.cells:
         found = {stage.label: lab.done(stage) for stage in lab.stages(cell)}
         if not all(found.values()):
             continue
@@ -134,7 +134,7 @@ def collect(lab: Lab, cells: Iterable[Cell]) -> Results:
     first = torch.cat([(labels == label).nonzero()[:8, 0] for label in range(10)])
     images = lab.data.train_images[first.to(lab.device)].permute(0, 2, 3, 1).cpu().numpy()
     samples = Samples(np.ascontiguousarray(images), labels[first].numpy(), lab.data.classes)
-    return Results({**_study(lab), "cells": len(cells)}, machine, records, samples)
+    return Results({**_study(lab), "cells": len(lab.cells)}, machine, records, samples)
 
 
 def _machine(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _study(lab: Lab) -> dict[str, Any]:
         "settings": profile.values,
         "hyperparameters": hyperparameters(profile),
         "methods": [_named(m, color=m.color) for m in (ORIGINAL, *chosen)],
-        "attacks": [_named(get_attack(entry["name"])) for entry in profile["attack"]],
+        "attacks": [_named(ATTACKS[entry["name"]]) for entry in profile["attack"]],
         "architectures": [{"name": name, "title": title} for name, title in networks],
         "measures": [_named(measure, digits=measure.digits) for measure in extra],
         "dataset": data.name,

@@ -8,11 +8,12 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, WrapVali
 from pydantic import model_validator as validator
 from timm import is_model
 
-from unlearnkit import methods
 from unlearnkit.attacks import attack_options
 from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.measures import MEASURES
+from unlearnkit.methods import METHODS
 from unlearnkit.names import SCOPES
+from unlearnkit.plugins import Registry
 
 
 def _as_written(value: Any, check: Any) -> Any:
@@ -36,10 +37,8 @@ def _module(name: str) -> str:
     return name
 
 
-def _measure(name: str) -> str:
-    if name not in MEASURES:
-        raise unknown("measure", name, MEASURES or ["(none)"])
-    return name
+def _known(registry: Registry) -> AfterValidator:
+    return AfterValidator(lambda name: registry[name].name)
 
 
 def _architecture(name: str) -> str:
@@ -53,7 +52,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = Annotated[float, WrapValidator(_as_written)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Radius = Annotated[Number, Field(gt=0, le=255)]  # in 1/255
-Method = Annotated[str, AfterValidator(lambda name: methods.get(name).name)]
+Method = Annotated[str, _known(METHODS)]
 Architecture = Annotated[str, AfterValidator(_architecture)]
 Some, Once = Field(min_length=1), AfterValidator(_each_once)
 Rates = Annotated[list[Annotated[Number, Field(gt=0)]], Some, Once]
@@ -122,7 +121,7 @@ class Measure(Table):
     batch_size: int = Field(ge=1, le=10**6)
     mia_images: Count
     fairness_images_per_class: Count
-    extra: Annotated[list[Annotated[str, AfterValidator(_measure)]], Once] | None = None
+    extra: Annotated[list[Annotated[str, _known(MEASURES)]], Once] | None = None
 
 
 class Attack(Table):

@@ -23,7 +23,7 @@ from torch import Tensor
 from unlearnkit.errors import Unreadable, UserError
 from unlearnkit.files import read_json, set_aside, write_atomic
 from unlearnkit.results import Cell
-from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
+from unlearnkit.tensors import load_tensors, save_tensors
 from unlearnkit.training import OutOfTime
 
 # Raise a stage's number when its meaning changes: what is stored under the old one is not used.
@@ -138,7 +138,7 @@ class Store:
             what = "another stage's"
         except FileNotFoundError:
             return None
-        except DamagedFile as error:
+        except Unreadable as error:
             what = str(error)
         set_aside(path, what)
         return None

@@ -44,20 +44,20 @@ def run_sweep(
     workers = workers or default_workers(lab.device)
     with Processes(workers) if workers > 1 else nullcontext() as pool:
         how = {"workers": workers, "executor": pool, "deadline": deadline, "report": report}
-        for part, cells in sweep_labs(lab):
-            outcome = compute(part, make_plan(part, cells), **how)
+        for part in sweep_labs(lab):
+            outcome = compute(part, make_plan(part), **how)
             for cell, error in outcome.failed:
                 if not isinstance(error, TrainingDiverged):
                     raise UserError(f"{cell}: {error}")
-            rows += [_row(part, cell) for cell in cells]
+            rows += [_row(part, cell) for cell in part.cells]
             if outcome.stopped:
                 whole = False
                 break
     return _chosen(rows, len(lab.profile["sweep"]["seeds"])), whole
 
 
-def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
-    """Yield a lab and the cells to do with it: for each seed Retrain, and rate after rate.
+def sweep_labs(lab: Lab) -> Iterator[Lab]:
+    """Yield a lab for each seed and number: of Retrain, and of each method at so many a rate.
 
     What a further seed has to try depends on what the store then holds of the first. A `UserError`
     tells of a profile that has no [sweep], or keeps no validation images.
@@ -85,10 +85,10 @@ def sweep_labs(lab: Lab) -> Iterator[tuple[Lab, list[Cell]]]:
         base = profile.with_values(forget=[entry], attack=[])
         for number in range(max(map(len, tried.values()), default=0)):
             now = {pair: rates[number] for pair, rates in tried.items() if number < len(rates)}
-            cells = [Cell(network, forget, name, "all", seed) for network, name in now]
             part = Lab(_with_rates(base, now), replace(data, **seen), lab.store, **how)
-            yield part, cells
-            rows += [_row(part, cell) for cell in cells]
+            part.cells = [Cell(network, forget, name, "all", seed) for network, name in now]
+            yield part
+            rows += [_row(part, cell) for cell in part.cells]
         if seed == sweep["seeds"][0]:
             near = _gaps(rows).dropna().sort_values("average_gap", kind="stable")
             near = near.groupby(PAIR).head(2).groupby(PAIR, sort=False)

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from unlearnkit.errors import Unreadable
 from unlearnkit.files import set_aside
-from unlearnkit.tensors import DamagedFile, load_tensors, save_tensors
+from unlearnkit.tensors import load_tensors, save_tensors
 
 
 def save_state(run: Any, done: int) -> None:
@@ -26,10 +27,10 @@ def load_state(run: Any) -> int:
     try:
         tensors, facts = load_tensors(run.state_file)
         if facts.get("settings") != _settings(run):
-            raise DamagedFile("it is of another training")
+            raise Unreadable("it is of another training")
     except FileNotFoundError:
         return 0
-    except DamagedFile as error:
+    except Unreadable as error:
         set_aside(run.state_file, f"no usable checkpoint: {error}")
         return 0
     model, optimizer = run.model, run.optimizer

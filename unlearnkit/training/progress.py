@@ -32,10 +32,3 @@ def progress_bar(disable: bool, **options: Any) -> tqdm:
     if shell and hasattr(shell.get_ipython(), "kernel"):
         return NotebookBar(disable=disable, **options)
     return tqdm(disable=disable or None, **options)  # None: without a terminal
-
-
-def close_with(bar: tqdm, line: Callable[[], str]) -> None:
-    """Put `line()` in the place of a closed bar, if that was shown."""
-    if hasattr(bar, "sp"):
-        bar.sp(line())
-        bar.fp.write("\n")

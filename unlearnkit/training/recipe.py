@@ -1,13 +1,14 @@
-"""Hyper-parameters: the ones every training has, and the check of values given by a user."""
+"""Hyper-parameters: the ones every training has, and kinds for those of methods."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from unlearnkit.errors import UserError, unknown
+from unlearnkit.errors import UserError
+from unlearnkit.plugins import check_values
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -17,8 +18,6 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0, le=10**5)]
 Size = Annotated[int, Field(ge=1, le=10**6)]
 Pixels = Annotated[int, Field(ge=0, le=4096)]
-# Floats are finite, a bool is no number; a whole number will do for a float.
-STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,3 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     if recipe.schedule == "onecycle" and recipe.warmup == 0:
         raise UserError(f"{where}: schedule onecycle needs a warmup above 0, e.g. 0.3")
     return recipe
-
-
-def check_values(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return `values`, whole numbers made floats where `kinds` has floats.
-
-    `kinds` maps all known names to types as pydantic reads them, e.g. int, `Literal["a", "b"]` or
-    one of those above. A `UserError` names `where` the values come from, and an unknown name or a
-    value that is of another kind, not finite or out of its range.
-    """
-    checked = {}
-    for name, value in values.items():
-        if name not in kinds:
-            raise unknown(f"hyper-parameter of {where}", name, kinds)
-        try:
-            checked[name] = TypeAdapter(kinds[name], config=STRICT).validate_python(value)
-        except ValidationError as error:
-            must = error.errors()[0]["msg"].removeprefix("Input should ")
-            raise UserError(f"{where}.{name} must {must}, not {value!r}") from None
-    return checked

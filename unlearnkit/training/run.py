@@ -26,7 +26,7 @@ from unlearnkit.scopes import set_train, trainable
 from unlearnkit.seeding import derive, stream
 from unlearnkit.training.batches import batch_sizes, cut
 from unlearnkit.training.checkpoint import load_state, save_state
-from unlearnkit.training.progress import close_with, progress_bar
+from unlearnkit.training.progress import progress_bar
 from unlearnkit.training.recipe import Recipe
 
 CHECKPOINT_SECONDS = 120.0
@@ -205,8 +205,22 @@ class Run:
         return self.earlier_seconds + time.perf_counter() - self._began
 
     def tell(self) -> None:
-        """Put one line in the place of the bar, if it was shown: epochs, accuracy, seconds."""
-        close_with(self._bar, lambda: self._summary(self.seconds))
+        """Put one line in the place of the bar, if it was shown: epochs, accuracy, seconds.
+
+        The accuracy is that on at most 1000 test images, of classes that were trained on.
+        """
+        if not hasattr(self._bar, "sp"):  # as tqdm prints, where it does
+            return
+        seconds, data, many = self.seconds, self.data, self.recipe.epochs
+        taught = data.train_labels[self.retain_index.to(self.device)]
+        known = torch.isin(data.test_labels, taught).nonzero().flatten()
+        order = torch.randperm(len(known), generator=stream(0, "progress"))
+        index = known[order[:1000].to(self.device)]
+        logits = predictions(self.model, data.test_images[index], batch_size=self.recipe.batch_size)
+        right = accuracy(logits.argmax(1) == data.test_labels[index].cpu())
+        done = f"{many} epoch{'s' * (many != 1)}, {right:.1f} % test accuracy, {seconds:.1f} s"
+        self._bar.sp(f"{self.name}: {done}")
+        self._bar.fp.write("\n")
 
     def memory(self) -> MemoryCount:
         """Return the training memory: the largest of the passes, counted on their first batches."""
@@ -216,18 +230,6 @@ class Run:
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
         optimizer = sum(value.nbytes for value in state if torch.is_tensor(value))
         return MemoryCount(parameters, gradients, optimizer, self.activations)
-
-    def _summary(self, seconds: float) -> str:
-        """Return what is said of a finished training; at most 1000 test images are looked at."""
-        data, many = self.data, self.recipe.epochs
-        taught = data.train_labels[self.retain_index.to(self.device)]
-        known = torch.isin(data.test_labels, taught).nonzero().flatten()
-        generator = stream(0, "progress")
-        index = known[torch.randperm(len(known), generator=generator)[:1000].to(self.device)]
-        logits = predictions(self.model, data.test_images[index], batch_size=self.recipe.batch_size)
-        right = accuracy(logits.argmax(1) == data.test_labels[index].cpu())
-        done = f"{many} epoch{'s' * (many != 1)}, {right:.1f} % test accuracy, {seconds:.1f} s"
-        return f"{self.name}: {done}"
 
     def _forward(self, model: nn.Module, images: Tensor) -> Tensor:
         bf16 = self.recipe.precision == "bf16" and has_bf16(self.device)
