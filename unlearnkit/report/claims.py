@@ -31,10 +31,8 @@ import pandas as pd
 
 from unlearnkit.names import ID
 from unlearnkit.report.frames import (
-    ATTACKED,
     EXACT,
     beside_retrain,
-    excess,
     forget_title,
     marks,
     nearer,
@@ -134,23 +132,6 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
         "rows; p is corrected for their number (Holm). Excluded: what the interval rules out.",
         ["Claim"],
     )
-
-
-def excess_by_epsilon(s: Study, *, attack: str | None = None) -> pd.DataFrame:
-    """Return the drop in excess of Retrain's at each ε > 0, finished models over all layers.
-
-    Columns architecture, forget, method, epsilon (in [0, 1]), excess (`Spread` over seeds, points),
-    low, high (95 % Student t), and each seed's value as ``seed 0``, ...
-    """
-    robust = s.rows("robust", attack=attack or s.attack, scope="all", progress=1.0, **ATTACKED)
-    hurt = excess(robust).dropna(subset=["excess"])
-    hurt = hurt[(hurt["epsilon"] > 0) & ~hurt["method"].isin(EXACT)]
-    keys = ["architecture", "forget", "method", "epsilon"]
-    seeds = hurt.pivot(index=keys, columns="seed", values="excess").add_prefix("seed ")
-    values = seeds.to_numpy(dtype=float)
-    ends = np.array([interval(row) for row in values]).reshape(-1, 2)
-    over = {"excess": [mean_std(row) for row in values], "low": ends[:, 0], "high": ends[:, 1]}
-    return pd.DataFrame(over, seeds.index).join(seeds).reset_index()
 
 
 def models_of(

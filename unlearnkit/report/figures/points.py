@@ -13,7 +13,6 @@ from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.frames import beside_retrain, marks, over_seeds, summaries
-from unlearnkit.report.stats import correlation
 from unlearnkit.report.study import NothingToDraw, Study, arranged
 
 MEASURES = {
@@ -23,35 +22,6 @@ MEASURES = {
     "relative_seconds": "Time relative\nto all layers ↓",
     "relative_memory": "Memory relative\nto all layers ↓",
 }
-
-
-def conjectures_statistics(
-    s: Study, *, reading: str = "std", attack: str | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Return the rank correlations behind both conjectures, models taken as exchangeable.
-
-    C1: mean fairness-gap with test accuracy over the original's checkpoints. C2: mean
-    fairness-gap with the drop over every model, for each architecture, also with test accuracy
-    held fixed; and for more than one architecture ``across`` (pooled as they are) and ``within``
-    (pooled after ranking inside each). The untrained network, progress 0, counts in none of them.
-    Models of a seed share an original; `claims.table5` judges over seeds instead. Columns:
-    conjecture, models, given, rho, low, high (95 % bootstrap), p (permutation), n.
-    """
-    data = models_of(s, reading=reading, attack=attack or s.attack).query("progress > 0")
-    asked = []
-    for name, part in data.groupby("architecture", sort=False):
-        asked.append(("C1", name, "", part[part["method"] == "original"], "accuracy"))
-        asked += [("C2", name, given, part, "drop") for given in ("", "accuracy")]
-    if data["architecture"].nunique() > 1:
-        both = ["gap_mean", "drop"]
-        ranks = data.dropna(subset=both).groupby("architecture")[both].rank(pct=True)
-        asked += [("C2", "across", "", data, "drop"), ("C2", "within", "", ranks, "drop")]
-    found = []
-    for conjecture, models, given, part, other in asked:
-        fixed = [part[given]] if given else []
-        rho = correlation(part["gap_mean"], part[other], *fixed, seed=seed)
-        found.append({"conjecture": conjecture, "models": models, "given": given, **rho})
-    return pd.DataFrame(found)
 
 
 @style.drawing
