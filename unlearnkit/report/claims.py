@@ -39,7 +39,7 @@ from unlearnkit.report.frames import (
     summaries,
 )
 from unlearnkit.report.stats import holm, interval, mean_std, spearman
-from unlearnkit.report.study import Study, made_once
+from unlearnkit.report.study import Study, made_once, where
 
 VERDICTS = ("supported", "contradicted", "undecided", "described")
 SEEDS = 3  # the fewest that can decide
@@ -139,7 +139,7 @@ def models_of(
 ) -> pd.DataFrame:
     """Return `summaries` of the first forget set, one row for each model and checkpoint."""
     table = summaries(s, reading=reading, attack=attack, access=access)
-    return table[table["forget"] == s.first_forget].reset_index(drop=True)
+    return where(table, forget=s.first_forget).reset_index(drop=True)
 
 
 def architectures(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -204,8 +204,7 @@ def compared(s: Study, attack: str, access: str = "white-box") -> pd.DataFrame:
 
     MODEL, average_gap, mark, and `COMPARED`, each minus Retrain's of the same seed.
     """
-    table = summaries(s, attack=attack, access=access)
-    table = table[(table["scope"] == "all") & (table["progress"] == 1)]
+    table = where(summaries(s, attack=attack, access=access), scope="all", progress=1.0)
     names = ["kept", "robust", "drop"]
     table = beside_retrain(table, ["architecture", "forget", "seed"], names)
     for name in names:
@@ -249,9 +248,8 @@ def _c4(s: Study, attack: str) -> Iterator[tuple]:
 
 
 def _c5(s: Study, attack: str) -> Iterator[tuple]:
-    table = summaries(s, attack=attack)
-    table = table[table["progress"] == 1]
-    start = table[table["method"] == "original"].set_index(["architecture", "forget", "seed"])
+    table = where(summaries(s, attack=attack), progress=1.0)
+    start = where(table, method="original").set_index(["architecture", "forget", "seed"])
     whole = table[table["scope"] == "all"]
     pairs = table[(table["scope"] != "all") & table["method"].isin(STUDY_METHODS)]
     needed = ["average_gap", "kept", "gap_mean", "seconds", "training_memory"]

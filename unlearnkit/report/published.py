@@ -249,6 +249,6 @@ def outliers(s: Study) -> pd.DataFrame:
         ["architecture", "method"],
         columns,
         f"Fairness-gap at the last normalisation layer, forget set {forget_title(s.first_forget)}, "
-        "of all images and trimmed: without the 1 % of each class (at least one image, chosen at each "
-        "layer) that are furthest from its mean. Mean ± std over seeds.",
+        "of all images and trimmed: without the 1 % of each class (at least one image, chosen at "
+        "each layer) that are furthest from its mean. Mean ± std over seeds.",
     )

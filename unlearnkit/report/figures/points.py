@@ -13,7 +13,7 @@ from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.frames import beside_retrain, marks, over_seeds, summaries
-from unlearnkit.report.study import NothingToDraw, Study, arranged
+from unlearnkit.report.study import NothingToDraw, Study, arranged, where
 
 MEASURES = {
     "average_gap": "Average gap\nto Retrain (points) ↓",
@@ -114,7 +114,7 @@ def layerwise(
     Data: a row for each architecture, method, scope and measure, one of `MEASURES`.
     """
     table = summaries(s, reading=reading, attack=attack)
-    table = table[(table["progress"] == 1.0) & (table["forget"] == (forget or s.first_forget))]
+    table = where(table, progress=1.0, forget=forget or s.first_forget)
     long = table.melt(ID, list(MEASURES), "measure").dropna(subset=["value"])
     data = over_seeds(long, ["architecture", "forget", "method", "scope", "measure"], "value")
     unlearned = ~data["method"].isin(EXACT) | (data["scope"] != "all")
@@ -166,7 +166,7 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
     table = beside_retrain(table, ["architecture", "forget", "seed"], ["kept"])
     table["excess"] = table.pop("kept_retrain") - table["kept"]
     place = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
-    data = table[(table[list(place)] == pd.Series(place)).all(axis=1)]
+    data = where(table, **place)
     data = data[data["method"] != "retrain"].dropna(subset=["average_gap", "excess"])
     title = s.title(attack or s.attack)
     if data.empty:
@@ -175,8 +175,8 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
     across = 1 if style.is_narrow() else min(len(names), 2)
     rows = -(-len(names) // across)
     fig, axes = style.panels(rows, across, 0.75 + 2.3 * rows)
-    colors, markers, found = style.palette(s), style.markers(s), marks(s).query("mark != ''")
-    found = found[(found[["forget", "scope"]] == [place["forget"], "all"]).all(axis=1)]
+    colors, markers = style.palette(s), style.markers(s)
+    found = where(marks(s).query("mark != ''"), **place)
     hollow = set(zip(found["architecture"], found["method"], strict=True))
     alt = f"Scatter plot of average gap and excess of right images lost under {title} (points)."
     for ax, name in zip(axes.flat, names, strict=False):
