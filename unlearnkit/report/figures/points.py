@@ -215,13 +215,14 @@ def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
     part, colors = data[data["method"].isin(methods)], style.palette(s)
     if part.empty:
         return style.note(ax, "not measured")
-    kind, measure = style.dots(s, part), part["measure"].iloc[0]
-    kind["s"] = 9 if style.is_narrow() else 17
-    scopes = kind["style_order"]
+    scopes, measure = arranged(SCOPES, part["scope"]), part["measure"].iloc[0]
+    shapes = dict(zip(dict.fromkeys([*SCOPES, *scopes]), cycle("o^svDPX<>ph*"), strict=False))
+    kind = {"hue": "method", "hue_order": arranged(s.colors, part["method"]), "palette": colors}
+    kind |= {"style": "scope", "style_order": scopes, "markers": shapes}
     shift = {scope: 0.72 * ((i + 0.5) / len(scopes) - 0.5) for i, scope in enumerate(scopes)}
     y = part["method"].map(methods.index) + part["scope"].map(shift)
     ax.hlines(y, part["low"], part["high"], part["method"].map(colors), lw=0.8)
-    sns.scatterplot(part, x="mean", y=y, ax=ax, **kind)
+    sns.scatterplot(part, x="mean", y=y, ax=ax, s=9 if style.is_narrow() else 17, **kind)
     ax.collections[-1].set_clip_on(False)  # dots at a panel's edge are seen whole
     if measure.startswith("relative"):
         ax.axvline(1, color=style.FAINT, lw=0.7, zorder=0.8)
