@@ -12,7 +12,7 @@ from helpers_report import EPSILONS, few, invented, model, realistic
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder
-from unlearnkit.names import GAP_METRICS, ID, READINGS
+from unlearnkit.names import ID, READINGS
 from unlearnkit.report import NothingToDraw, display, publish, publish_all, tables
 from unlearnkit.report import study as studies
 from unlearnkit.report.frames import forget_title, over_seeds, summaries
@@ -89,25 +89,13 @@ def test_drawing_loads_no_statistics_before_they_are_asked_for():
     assert {"torch", "matplotlib", "seaborn", "scipy.stats"}.isdisjoint(out.stdout.split())
 
 
-def test_table2_numbers_by_hand(study):
-    table = tables.table2(study)
+def test_tables_1_and_2_have_a_row_a_method_in_the_studys_order(study):
+    table = tables.table2(study)  # its other numbers: test_recomputed
     assert " ".join(table["Method"].unique()) == "Original Retrain CF BS RL SCRUB SalUn GA"
     row = rows(table, Architecture="ResNet50", Method="SalUn").iloc[0]
     where = {"architecture": "resnet50", "scope": "all", "progress": 1.0}
-    mine, theirs = (
-        study.rows("quality", method=name, **where).pivot(
-            index="seed", columns="metric", values="value"
-        )[GAP_METRICS]
-        for name in ("salun", "retrain")
-    )
-    spread = row["UA (→ Retrain)"]
-    assert (spread.mean, spread.std) == pytest.approx((mine["UA"].mean(), mine["UA"].std()))
-    assert float(row["Avg. gap ↓"]) == pytest.approx((mine - theirs).abs().mean(axis=1).mean())
     seconds = study.rows("cost", method="salun", **where)["seconds"]
     assert str(row["RTE (s) ↓"]) == f"{seconds.mean():.1f} ± {seconds.std():.1f}"
-    assert float(row["Memory (MiB) ↓"]) == pytest.approx(3e8 / 2**20)
-    assert row["Seeds"] == 2
-    assert rows(table, Method="Retrain")["Avg. gap ↓"].map(float).eq(0).all()
     assert list(tables.table1(study)["Method"]) == ["Original", "Retrain"] * 2
 
 
