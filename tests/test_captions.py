@@ -101,5 +101,5 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     assert folded.startswith("<details><summary>Marks &amp; more</summary>")
     assert "| CF |" in folded and folded.index("| CF |") < folded.index("| SalUn |")
     assert "random:" not in folded and "cf" not in folded
-    with pytest.raises(UserError, match="unknown table, figure or claim 'C9'"):
+    with pytest.raises(UserError, match="unknown table or figure 'C9'"):
         recap(s, "C9")
