@@ -134,12 +134,9 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
     )
 
 
-def models_of(
-    s: Study, *, reading: str = "std", attack: str = "pgd", access: str = "white-box"
-) -> pd.DataFrame:
-    """Return `summaries` of the first forget set, one row for each model and checkpoint."""
-    table = summaries(s, reading=reading, attack=attack, access=access)
-    return where(table, forget=s.first_forget).reset_index(drop=True)
+def models_of(s: Study, **how: str) -> pd.DataFrame:
+    """Return `summaries` of the first forget set; `how` are its options."""
+    return where(summaries(s, **how), forget=s.first_forget).reset_index(drop=True)
 
 
 def architectures(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
