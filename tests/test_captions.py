@@ -14,22 +14,18 @@ def study(
     seeds=(0, 1, 2),
     methods=("original", "retrain", "cf", "rl"),
     ra=99.0,
-    more=5.0,
-    wild=(0.0, 0.0, 0.0),
 ):
-    """Return a study in which CF loses `more` points than Retrain and RL three times that."""
+    """Return a study in which CF loses 5 points more than Retrain, and RL 15."""
     at = {"original": (0.0, 99.0, 80.0), "retrain": (20.0, 99.0, 78.0)}
     at |= {"cf": (18.0, 99.0, 78.0), "rl": (10.0, ra, 78.0)}
-    hurt = {"original": 30.0, "retrain": 40.0, "cf": 40.0 + more, "rl": 40.0 + 3 * more}
+    hurt = {"original": 30.0, "retrain": 40.0, "cf": 45.0, "rl": 55.0}
     return invented(
         [
             model(
                 name,
                 seed,
                 quality=dict(zip(("UA", "RA", "TA"), at[name], strict=True)) | {"MIA": 10.0},
-                robust={
-                    "pgd": {0: 80.0, 2: 80.0 - hurt[name] + seed - wild[seed] * (name == "rl")}
-                },
+                robust={"pgd": {0: 80.0, 2: 80.0 - hurt[name] + seed}},
             )
             for seed in seeds
             for name in methods
@@ -59,10 +55,6 @@ def test_what_is_judged_ends_in_its_verdict_and_what_stands_beside_it_in_n():
     said = sentence(study(), "fig2_robustness")
     assert "12.5 points fewer of the right images stay right under attack than Retrain's" in said
     assert "[-12.5, -12.5], n = 3, supported, p < 0.001 after Holm (above -12.5 excl" in said
-    said = sentence(study(more=-5.0), "fig2_robustness")
-    assert "12.5 points more" in said and "n = 3, contradicted, p" in said
-    said = sentence(study(wild=(-30.0, 0.0, 30.0)), "fig2_robustness")
-    assert "points fewer" in said and ", undecided" in said and "Holm" not in said
     said = sentence(study(seeds=(0,)), "fig2_robustness")
     assert said.endswith("Retrain's (mean of CF, RL) (one seed), undecided.")
     said = sentence(study(), "table3_robustness")
@@ -109,7 +101,7 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     assert folded.startswith("<details><summary>Marks &amp; more</summary>")
     assert "| CF |" in folded and folded.index("| CF |") < folded.index("| SalUn |")
     assert "random:" not in folded and "cf" not in folded
-    with pytest.raises(UserError, match="unknown table, figure or claim 'C9'"):
+    with pytest.raises(UserError, match="unknown table or figure 'C9'"):
         recap(s, "C9")
 
 

@@ -118,18 +118,18 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
 
 def test_figure_2_has_curves_excess_and_classes():
     s = invented(few(), classes=["cat", "dog", "hippopotamuses"])
-    fig, colors = figures.robustness(s, epsilon=1 / 255), style.palette(s)
+    fig, colors = figures.robustness(s), style.palette(s)
     accuracy, excess, classes = fig.axes[:3]
     assert all(curve(accuracy, color) for color in colors.values())
     assert [m for m in colors if not curve(excess, colors[m])] == ["retrain"]
     assert texts(accuracy.get_xticklabels()) == [f"{epsilon:g}" for epsilon in EPSILONS]
     drops = fig.data.query("quantity == 'drop' and method == 'cf' and class_index == 2")
-    assert classes.collections[0].get_array()[2, 2] == drops["mean"].iloc[3], "at the fourth ε"
+    assert classes.collections[0].get_array()[2, 2] == drops["mean"].iloc[4]
     data = fig.data.query("quantity == 'excess' and class_index < 0 and epsilon > 0")
     assert has_ranges(excess.collections[0], 1, data[data["method"] != "retrain"])
     assert texts(classes.get_xticklabels()) == ["cat", "dog", "hippopotamus"]
     assert texts(classes.get_yticklabels()) == legend(fig) and len(classes.texts) == 12
-    assert titles(fig)[2] == "(c) SmallViT: drop per class at ε = 1/255"
+    assert titles(fig)[2] == "(c) SmallViT: drop per class at ε = 2/255"
 
 
 def test_figure_2_draws_minimal_distances_and_the_attack_on_them():

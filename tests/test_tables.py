@@ -12,7 +12,7 @@ from helpers_report import EPSILONS, few, invented, model, realistic
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder
-from unlearnkit.names import GAP_METRICS, ID, READINGS
+from unlearnkit.names import ID, READINGS
 from unlearnkit.report import NothingToDraw, display, publish, publish_all, tables
 from unlearnkit.report import study as studies
 from unlearnkit.report.frames import forget_title, over_seeds, summaries
@@ -89,25 +89,13 @@ def test_drawing_loads_no_statistics_before_they_are_asked_for():
     assert {"torch", "matplotlib", "seaborn", "scipy.stats"}.isdisjoint(out.stdout.split())
 
 
-def test_table2_numbers_by_hand(study):
-    table = tables.table2(study)
+def test_tables_1_and_2_have_a_row_a_method_in_the_studys_order(study):
+    table = tables.table2(study)  # its other numbers: test_recomputed
     assert " ".join(table["Method"].unique()) == "Original Retrain CF BS RL SCRUB SalUn GA"
     row = rows(table, Architecture="ResNet50", Method="SalUn").iloc[0]
     where = {"architecture": "resnet50", "scope": "all", "progress": 1.0}
-    mine, theirs = (
-        study.rows("quality", method=name, **where).pivot(
-            index="seed", columns="metric", values="value"
-        )[GAP_METRICS]
-        for name in ("salun", "retrain")
-    )
-    spread = row["UA (→ Retrain)"]
-    assert (spread.mean, spread.std) == pytest.approx((mine["UA"].mean(), mine["UA"].std()))
-    assert float(row["Avg. gap ↓"]) == pytest.approx((mine - theirs).abs().mean(axis=1).mean())
     seconds = study.rows("cost", method="salun", **where)["seconds"]
     assert str(row["RTE (s) ↓"]) == f"{seconds.mean():.1f} ± {seconds.std():.1f}"
-    assert float(row["Memory (MiB) ↓"]) == pytest.approx(3e8 / 2**20)
-    assert row["Seeds"] == 2
-    assert rows(table, Method="Retrain")["Avg. gap ↓"].map(float).eq(0).all()
     assert list(tables.table1(study)["Method"]) == ["Original", "Retrain"] * 2
 
 
@@ -121,8 +109,7 @@ def test_a_measure_of_ones_own_is_a_column_of_table_2():
 
 
 def test_table3_drop_and_excess_by_hand(study):
-    table = rows(tables.table3(study, ["pgd"]), Architecture="SmallViT")
-    assert set(table["Attack"]) == {"PGD"}
+    table = rows(tables.table3(study), Architecture="SmallViT", Attack="PGD")
     cells = table.set_index(["Method", "Quantity"])["ε = 2/255"].map(float)
     where = {"attack": "pgd", "class_index": -1, "architecture": "small_vit", "scope": "all"}
     robust = study.rows("robust", progress=1.0, **where)
@@ -131,13 +118,9 @@ def test_table3_drop_and_excess_by_hand(study):
     wanted = means.loc[2 / 255, "scrub"], drop["scrub"], drop["scrub"] - drop["retrain"]
     assert cells["SCRUB"][list(tables.QUANTITIES.values())].tolist() == pytest.approx(wanted)
     assert cells["Retrain", "Excess over Retrain (→ 0)"] == 0
-    with pytest.raises(UserError, match="unknown measured attack 'square'; known: noise, f"):
-        tables.table3(study, ["square"])
-    with pytest.raises(UserError, match="unknown quantity 'speed'; known: accuracy, "):
-        tables.table3(study, quantities=["speed"])
     moved = invented([model("cf", robust={"transfer/pgd": {0: 90, 4: 60}})])
-    moved = tables.table3(moved, access="transfer", quantities=["drop"])
-    assert float(moved["ε = 4/255"].iloc[0]) == 30
+    moved = tables.table3(moved, access="transfer")
+    assert float(rows(moved, Quantity="Drop ↓")["ε = 4/255"].item()) == 30
     assert "transfer from the original model" in moved.attrs["caption"]
 
 
@@ -154,8 +137,6 @@ def test_table4_ratios_and_layers_by_hand(study):
     for name in ("max", "last", "mean"):
         wanted = gap.groupby("seed")["gap"].agg(name).mean()
         assert float(table.loc["first", f"Fairness-gap {name}"]) == pytest.approx(wanted)
-    one = tables.table4(study, attack="fgsm", epsilon=1 / 255)
-    assert "drop under FGSM (at ε = 1/255)" in one.attrs["caption"]
 
 
 def test_the_drop_is_a_mean_over_the_epsilons_all_models_share():
@@ -166,8 +147,6 @@ def test_the_drop_is_a_mean_over_the_epsilons_all_models_share():
     table = summaries(invented(models))
     assert table.duplicated(ID).sum() == 0
     assert table["drop"].to_numpy() == pytest.approx(5 * np.mean([0.25, 0.5, 1, 2, 4]))
-    at = summaries(invented(models), epsilon=1 / 255, attack="pgd")
-    assert at["drop"].to_numpy() == pytest.approx(5)
     assert summaries(invented(models), attack="fgsm")["drop"].isna().all()
 
 
@@ -182,7 +161,7 @@ def test_a_frame_is_made_once_for_its_options_and_copied():
     first = summaries(s, attack="pgd")
     expected, first["drop"] = first.copy(), 0.0
     pd.testing.assert_frame_equal(summaries(s, attack="pgd"), expected)
-    assert len(s.made) == 1 and summaries(s, attack="pgd", epsilon=8 / 255)["drop"].max() > 0
+    assert len(s.made) == 1 and summaries(s, attack="fgsm")["drop"].isna().all()
     assert len(s.made) == 2
 
 

@@ -12,7 +12,7 @@ from unlearnkit.report.frames import EXACT, marks, summaries
 from unlearnkit.report.interventions import interventions
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.stats import interval
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, where
 
 MARKED = "No method is free of marked models."
 NOTHING = "This study has no numbers for it."
@@ -94,8 +94,7 @@ def _gap(reading: str) -> Sentence:
 
 
 def _layers(s: Study) -> str:
-    table, said = summaries(s), []
-    table = table[(table["progress"] == 1) & (table["forget"] == s.first_forget)]
+    table, said = where(summaries(s), progress=1.0, forget=s.first_forget), []
     table = table[~table["method"].isin(EXACT) & np.isfinite(table["relative_memory"])]
     # Layers may be restricted for fewer seeds than all are trained for.
     both = table.groupby(["architecture", "seed"])["scope"].transform("nunique") > 1
@@ -223,9 +222,7 @@ def _classes(s: Study) -> str:
 
 def _finished(s: Study, methods: Iterable[str] = (), **how: str) -> pd.DataFrame:
     """Return `summaries` of finished models over all layers: of `methods`, or approximate ones."""
-    table = summaries(s, **how)
-    table = table[(table["progress"] == 1) & (table["scope"] == "all")]
-    table = table[table["forget"] == s.first_forget]
+    table = where(summaries(s, **how), progress=1.0, scope="all", forget=s.first_forget)
     return table[table["method"].isin(methods or set(table["method"]) - set(EXACT))]
 
 

@@ -31,17 +31,15 @@ import pandas as pd
 
 from unlearnkit.names import ID
 from unlearnkit.report.frames import (
-    ATTACKED,
     EXACT,
     beside_retrain,
-    excess,
     forget_title,
     marks,
     nearer,
     summaries,
 )
 from unlearnkit.report.stats import holm, interval, mean_std, spearman
-from unlearnkit.report.study import Study, made_once
+from unlearnkit.report.study import Study, made_once, where
 
 VERDICTS = ("supported", "contradicted", "undecided", "described")
 SEEDS = 3  # the fewest that can decide
@@ -136,29 +134,9 @@ def table5(s: Study, *, reading: str = "std", attack: str | None = None) -> pd.D
     )
 
 
-def excess_by_epsilon(s: Study, *, attack: str | None = None) -> pd.DataFrame:
-    """Return the drop in excess of Retrain's at each ε > 0, finished models over all layers.
-
-    Columns architecture, forget, method, epsilon (in [0, 1]), excess (`Spread` over seeds, points),
-    low, high (95 % Student t), and each seed's value as ``seed 0``, ...
-    """
-    robust = s.rows("robust", attack=attack or s.attack, scope="all", progress=1.0, **ATTACKED)
-    hurt = excess(robust).dropna(subset=["excess"])
-    hurt = hurt[(hurt["epsilon"] > 0) & ~hurt["method"].isin(EXACT)]
-    keys = ["architecture", "forget", "method", "epsilon"]
-    seeds = hurt.pivot(index=keys, columns="seed", values="excess").add_prefix("seed ")
-    values = seeds.to_numpy(dtype=float)
-    ends = np.array([interval(row) for row in values]).reshape(-1, 2)
-    over = {"excess": [mean_std(row) for row in values], "low": ends[:, 0], "high": ends[:, 1]}
-    return pd.DataFrame(over, seeds.index).join(seeds).reset_index()
-
-
-def models_of(
-    s: Study, *, reading: str = "std", attack: str = "pgd", access: str = "white-box"
-) -> pd.DataFrame:
-    """Return `summaries` of the first forget set, one row for each model and checkpoint."""
-    table = summaries(s, reading=reading, attack=attack, access=access)
-    return table[table["forget"] == s.first_forget].reset_index(drop=True)
+def models_of(s: Study, **how: str) -> pd.DataFrame:
+    """Return `summaries` of the first forget set; `how` are its options."""
+    return where(summaries(s, **how), forget=s.first_forget).reset_index(drop=True)
 
 
 def architectures(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -223,8 +201,7 @@ def compared(s: Study, attack: str, access: str = "white-box") -> pd.DataFrame:
 
     MODEL, average_gap, mark, and `COMPARED`, each minus Retrain's of the same seed.
     """
-    table = summaries(s, attack=attack, access=access)
-    table = table[(table["scope"] == "all") & (table["progress"] == 1)]
+    table = where(summaries(s, attack=attack, access=access), scope="all", progress=1.0)
     names = ["kept", "robust", "drop"]
     table = beside_retrain(table, ["architecture", "forget", "seed"], names)
     for name in names:
@@ -268,9 +245,8 @@ def _c4(s: Study, attack: str) -> Iterator[tuple]:
 
 
 def _c5(s: Study, attack: str) -> Iterator[tuple]:
-    table = summaries(s, attack=attack)
-    table = table[table["progress"] == 1]
-    start = table[table["method"] == "original"].set_index(["architecture", "forget", "seed"])
+    table = where(summaries(s, attack=attack), progress=1.0)
+    start = where(table, method="original").set_index(["architecture", "forget", "seed"])
     whole = table[table["scope"] == "all"]
     pairs = table[(table["scope"] != "all") & table["method"].isin(STUDY_METHODS)]
     needed = ["average_gap", "kept", "gap_mean", "seconds", "training_memory"]

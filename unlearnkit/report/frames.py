@@ -38,7 +38,6 @@ def summaries(
     *,
     reading: str = "std",
     attack: str | None = None,
-    epsilon: float | None = None,
     access: str = "white-box",
 ) -> pd.DataFrame:
     """Return one row for each model and checkpoint with its scalar measures, NaN if not measured.
@@ -49,14 +48,14 @@ def summaries(
     images, %), drop (percentage points) and kept (robust in % of clean); distance (median minimal
     distance of images right when clean, 1/255); seconds, training_memory (bytes), and
     relative_seconds and relative_memory (to the same run over all layers). The attack is `attack`
-    (the study's own if None), with this `access`, at `epsilon` (in [0, 1]; if None, the mean over
-    every ε > 0 at which all models were attacked).
+    (the study's own if None), with this `access`; its numbers are means over every ε > 0 at which
+    all models were attacked.
     """
     robust = s.rows("robust", attack=attack or s.attack, **{**ATTACKED, "access": access})
     robust = excess(robust).rename(columns={"accuracy": "robust"})
     robust = robust[robust["epsilon"] > 0]
     models = robust.groupby("epsilon")["drop"].transform("size")
-    at = models == models.max() if epsilon is None else (robust["epsilon"] - epsilon).abs() < 1e-9
+    robust = robust[models == models.max()].groupby(ID, sort=False)
     table = s.rows("quality", metric="TA").rename(columns={"value": "accuracy"})
     retain = s.rows("quality", metric="RA").rename(columns={"value": "RA"})
     gap = s.rows("gap", reading=reading).sort_values("layer_index")
@@ -68,7 +67,7 @@ def summaries(
         retain.drop(columns="metric"),
         average_gap(s.quality),
         gap.groupby(ID, sort=False).agg(**of, gap_relative=("relative", "mean")).reset_index(),
-        robust[at].groupby(ID, sort=False)[["clean", "robust", "drop"]].mean().reset_index(),
+        robust[["clean", "robust", "drop"]].mean().reset_index(),
         (255 * right.median()).reset_index(),
         s.cost[[*ID, "seconds", "training_memory"]],
     ):

@@ -18,7 +18,7 @@ import pandas as pd
 
 from unlearnkit.report.claims import SEEDS, VERDICTS, judge
 from unlearnkit.report.frames import forget_title
-from unlearnkit.report.stats import MISSING, interval, spearman
+from unlearnkit.report.stats import interval, spearman
 from unlearnkit.report.study import Study
 from unlearnkit.report.tables import wide
 
@@ -52,13 +52,13 @@ def read_published() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).parent / "paper_fairness_gap.csv")
 
 
-def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Curves | None:
+def curves(s: Study, architecture: str, reading: str) -> Curves | None:
     """Return ours, theirs and its reading error, a column for each method that both have.
 
-    Ours by seed and layer_index, theirs by layer_index, NaN where a curve hides behind another.
-    None for another number of layers, or no method in common.
+    Ours, of the first forget set, by seed and layer_index; theirs by layer_index, NaN where a curve
+    hides behind another. None for another number of layers, or no method in common.
     """
-    place = {"architecture": architecture, "forget": forget or s.first_forget, "scope": "all"}
+    place = {"architecture": architecture, "forget": s.first_forget, "scope": "all"}
     gap = s.rows("gap", reading=reading, progress=1.0, **place)
     published = read_published().query("architecture == @architecture")
     common = [name for name in published["method"].unique() if name in set(gap["method"])]
@@ -73,8 +73,8 @@ def curves(s: Study, architecture: str, forget: str | None, reading: str) -> Cur
     return ours, paper["fairness_gap"][common], paper["reading_error"][common]
 
 
-def observations(s: Study, forget: str | None = None, reading: str = "std") -> pd.DataFrame:
-    """Hold our curves, of a `forget` set (if None, the first), against what is seen in theirs.
+def observations(s: Study, reading: str = "std") -> pd.DataFrame:
+    """Hold our curves against what is seen in theirs.
 
     Architecture, Observation, Published, Ours, Holds, Why, Seeds. *yes*: the 95 % t
     interval of the margin lies above 0; *no*: below; *undecided*: else, and with fewer than three
@@ -82,7 +82,7 @@ def observations(s: Study, forget: str | None = None, reading: str = "std") -> p
     """
     found = []
     for architecture in LAYERS:
-        if both := curves(s, architecture, forget, reading):
+        if both := curves(s, architecture, reading):
             for *words, margin in (*_order(s, both), *_parting(s, both), *_sizes(s, both)):
                 if len(margin):
                     found.append((s.title(architecture), *words, *_holds(margin), len(margin)))
@@ -180,7 +180,7 @@ def _ranged(center: float, low: float, high: float) -> str:
     return f"{center:.3g}" if np.isnan(low) else f"{center:.3g} [{low:.3g}, {high:.3g}]"
 
 
-def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
+def readings(s: Study) -> pd.DataFrame:
     """Compare the candidate readings of σ with the published curves of Original and Retrain.
 
     A row for each architecture, method and reading that both have, our gaps averaged over seeds
@@ -191,7 +191,7 @@ def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
     for architecture in LAYERS:
         # Of what no approximate algorithm has touched
         for method, name in product(("original", "retrain"), CANDIDATES):
-            both = curves(s, architecture, forget, name)
+            both = curves(s, architecture, name)
             if both and method in both[0]:
                 ours, paper, _ = both
                 seeds = ours[method].dropna().groupby(level="layer_index")
@@ -215,24 +215,20 @@ def readings(s: Study, forget: str | None = None) -> pd.DataFrame:
 
 
 def nearest(table: pd.DataFrame) -> pd.DataFrame:
-    """Return which of the `readings` is nearest: smallest distance, and largest ρ if above 0."""
-    found = []
-    for names, part in table.groupby(["Architecture", "Method"], sort=False):
-        distance, rho = part["Distance (decades)"], part["ρ over layers"]
-        near = (distance == distance.min(), (rho == rho.max()) & (rho > 0))
-        best = (", ".join(part.loc[which, "Reading"]) or MISSING for which in near)
-        found.append((*names, *best))
-    return pd.DataFrame(found, columns=["Architecture", "Method", "In size", "In shape"])
+    """Return, of each architecture and method, which of the `readings` has the least distance."""
+    keys = ["Architecture", "Method"]
+    distance = table["Distance (decades)"]
+    near = table[distance == distance.groupby([table[key] for key in keys]).transform("min")]
+    return near.groupby(keys, sort=False)["Reading"].agg(", ".join).reset_index()
 
 
-def outliers(s: Study, forget: str | None = None) -> pd.DataFrame:
+def outliers(s: Study) -> pd.DataFrame:
     """Return how much of the fairness-gap is left without the images that are furthest off.
 
     Architecture, Method, as `Spread` over seeds the last layer's gap under 'std' and under
     'trimmed_std', the second in % of the first, the % of layers where that is < 50; and Seeds.
     """
-    forget = forget or s.first_forget
-    gap = s.rows("gap", scope="all", progress=1.0, forget=forget)
+    gap = s.rows("gap", scope="all", progress=1.0, forget=s.first_forget)
     index = ["architecture", "method", "seed", "layer_index"]
     both = gap.pivot(index=index, columns="reading", values="gap")
     both = both.reindex(columns=["std", "trimmed_std"]).dropna().reset_index()
@@ -252,7 +248,7 @@ def outliers(s: Study, forget: str | None = None) -> pd.DataFrame:
         long,
         ["architecture", "method"],
         columns,
-        f"Fairness-gap at the last normalisation layer, forget set {forget_title(forget)}, of all "
-        "images and trimmed: without the 1 % of each class (at least one image, chosen at each "
-        "layer) that are furthest from its mean. Mean ± std over seeds.",
+        f"Fairness-gap at the last normalisation layer, forget set {forget_title(s.first_forget)}, "
+        "of all images and trimmed: without the 1 % of each class (at least one image, chosen at "
+        "each layer) that are furthest from its mean. Mean ± std over seeds.",
     )

@@ -14,7 +14,7 @@ from unlearnkit.report.display import markdown, markdown_text
 from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, forget_title, summaries
 from unlearnkit.report.stats import MISSING
-from unlearnkit.report.study import Study, read_study
+from unlearnkit.report.study import Study, read_study, where
 from unlearnkit.report.tables import marked, wide
 from unlearnkit.results import committed_folder
 
@@ -78,9 +78,7 @@ def main_table(s: Study) -> pd.DataFrame:
     (percentage points), fairness-gap (mean over layers), RTE (s); mean ± std over seeds.
     """
     shown = {"scope": "all", "progress": 1.0, "forget": s.first_forget}
-    table = summaries(s)
-    table = table[table[list(shown)].eq(shown).all(axis=1)]
-    table = beside_retrain(table, ["architecture", "seed"], ["drop"])
+    table = beside_retrain(where(summaries(s), **shown), ["architecture", "seed"], ["drop"])
     table = table.assign(excess=table["drop"] - table["drop_retrain"])
     numbers = table.melt(ID, [name for name in COLUMNS if name not in QUALITY], "metric", "value")
     long = pd.concat([s.rows("quality", metric=QUALITY, **shown), numbers])
@@ -154,17 +152,9 @@ def _where(s: Study) -> str:
 
 
 def _seeds(s: Study, frame: str) -> str:
-    """Return ``n = 2 seeds (0, 1)`` of the models shown, of each architecture if they differ."""
+    """Return ``n = 2 seeds (0, 1)`` of the models shown, ``n = 1 to 2`` if some have fewer."""
     shown = s.rows(frame, scope="all", progress=1.0, forget=s.first_forget)
-    parts = [("", shown)]
-    if shown.groupby(["architecture", "method"])["seed"].agg(frozenset).nunique() > 1:
-        found = dict(list(shown.groupby("architecture")))
-        parts = [(f" of {s.title(name)}", found[name]) for name in s.architectures if name in found]
-    said = []
-    for of, part in parts:
-        seeds = sorted(part["seed"].unique())
-        few = part.groupby("method")["seed"].nunique().min()
-        count = f"{few} to {len(seeds)}" if few < len(seeds) else len(seeds)
-        plural = "s" * (len(seeds) != 1)
-        said.append(f"n = {count} seed{plural} ({', '.join(map(str, seeds))}){of}")
-    return ", ".join(said)
+    seeds = sorted(shown["seed"].unique())
+    few = shown.groupby(["architecture", "method"])["seed"].nunique().min()
+    count = f"{few} to {len(seeds)}" if few < len(seeds) else len(seeds)
+    return f"n = {count} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"

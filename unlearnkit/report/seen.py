@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.report.frames import ATTACKED, DAMAGED, summaries
-from unlearnkit.report.study import Study
+from unlearnkit.report.study import Study, where
 
 FORGOT = 0.5  # share of the way from Original's UA to Retrain's
 SHOWN = {
@@ -33,8 +33,7 @@ def models(s: Study, architecture: str) -> pd.DataFrame:
     of = {"architecture": architecture, "forget": s.first_forget, "scope": "all", "progress": 1.0}
     quality = s.rows("quality", metric=GAP_METRICS, **of)
     table = quality.pivot_table("value", "method", "metric")
-    rows = summaries(s).rename(columns={"gap_mean": "fairness_gap"})
-    rows = rows[(rows[list(of)] == pd.Series(of)).all(axis=1)]
+    rows = where(summaries(s), **of).rename(columns={"gap_mean": "fairness_gap"})
     columns = ["average_gap", "drop", "fairness_gap", "seconds"]
     table = table.join(rows.groupby("method")[columns].mean())
     table = table.loc[[method for method in s.methods if method in table.index]]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit.errors import unknown
-from unlearnkit.report.captions import SENTENCES, sentence
+from unlearnkit.report.captions import sentence
 from unlearnkit.report.display import markdown_text, pipes, unbroken
 from unlearnkit.report.findings import CLAIMS, caveat, finding
 from unlearnkit.report.frames import forget_title
@@ -48,8 +48,6 @@ def show(study: Study, name: str, **only: str) -> None:
 
 def recap(study: Study, *names: str) -> None:
     """Display what tables, figures and claims say, a line each, and what limits it."""
-    if wrong := [name for name in names if name not in (*SENTENCES, *CLAIMS)]:
-        raise unknown("table, figure or claim", wrong[0], (*SENTENCES, *CLAIMS))
     said = (
         finding(study, name, brief=True) if name in CLAIMS else markdown_text(sentence(study, name))
         for name in names

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and rank correlations."""
+"""Mean and spread over seeds, and rank correlation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,35 +60,22 @@ def spearman(x: Sequence[float], y: Sequence[float], *given: Sequence[float]) ->
     with a value that is not finite are left out; what agrees to nine decimals is tied. NaN for
     fewer than three pairs, if a side is constant, or if `given` explains it wholly.
     """
-    table = _finite(x, y, *given)
-    return float(_cosine(*_parts(table))) if table.shape[1] > 2 else NAN
+    from scipy.stats import rankdata
 
-
-def correlation(
-    x: Sequence[float],
-    y: Sequence[float],
-    *given: Sequence[float],
-    seed: int = 0,
-    resamples: int = 2000,
-) -> dict[str, float]:
-    """Return rho (`spearman`), its 95 % percentile interval low and high, two-sided p, and n pairs.
-
-    Bootstrap samples of the pairs; shuffles of the ranks of `x` (of what `given` leaves of them),
-    p = (1 + those at least as extreme) / (1 + all). Both treat the pairs as exchangeable: models of
-    one seed share their starting point, so the interval is too narrow where few seeds give many.
-    """
-    table, rho = _finite(x, y, *given), spearman(x, y, *given)
-    n = table.shape[1]
-    if np.isnan(rho):
-        return dict.fromkeys(("rho", "low", "high", "p"), NAN) | {"n": n}
-    rng = np.random.default_rng(seed)
-    drawn = _cosine(*_parts(table[:, rng.integers(0, n, (resamples, n))]))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    a, b = _parts(table)
-    shuffled = rng.permuted(np.tile(a, (resamples, 1)), axis=1)
-    extreme = np.abs(_cosine(shuffled, b)) >= abs(rho) - 1e-12
-    p = (1 + int(extreme.sum())) / (1 + resamples)
-    return {"rho": rho, "low": low, "high": high, "p": p, "n": n}
+    table = np.array([np.asarray(column, float) for column in (x, y, *given)])
+    table = table[:, np.isfinite(table).all(axis=0)]
+    if table.shape[1] < 3:
+        return NAN
+    # Means of the same numbers in another order differ by rounding: they are ties.
+    ranks = rankdata(np.round(table, 9), axis=1)
+    a, b, *controls = ranks - ranks.mean(axis=1, keepdims=True)
+    while controls:
+        z = controls.pop()
+        square = (z * z).sum()
+        if square > 1e-9:  # neither constant nor explained by another control
+            a, b, *controls = (side - (side * z).sum() / square * z for side in (a, b, *controls))
+    norm = np.sqrt((a * a).sum() * (b * b).sum())  # 0 but for rounding where a side is constant
+    return float(np.clip((a * b).sum() / norm, -1, 1)) if norm > 1e-6 else NAN
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -99,30 +86,3 @@ def holm(p: Sequence[float]) -> np.ndarray:
     steps = values[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
-
-
-def _finite(*columns: Sequence[float]) -> np.ndarray:
-    table = np.array([np.asarray(column, float) for column in columns])
-    return table[:, np.isfinite(table).all(axis=0)]
-
-
-def _parts(table: np.ndarray) -> list[np.ndarray]:
-    """Return the centred ranks, along the last axis, of two sides, less what others explain."""
-    from scipy.stats import rankdata
-
-    # Means of the same numbers in another order differ by rounding: they are ties.
-    ranks = rankdata(np.round(table, 9), axis=-1)
-    sides = list(ranks - ranks.mean(axis=-1, keepdims=True))
-    while len(sides) > 2:
-        control = sides.pop()
-        square = (control * control).sum(-1, keepdims=True)
-        square[square < 1e-9] = 1.0  # constant, or explained by another control
-        sides = [x - (x * control).sum(-1, keepdims=True) / square * control for x in sides]
-    return sides
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the correlation of centred rows; NaN where one is constant but for rounding."""
-    norm = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    known = norm > 1e-6
-    return np.where(known, np.clip((a * b).sum(-1) / np.where(known, norm, 1.0), -1, 1), NAN)

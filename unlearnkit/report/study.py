@@ -30,6 +30,13 @@ def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*(name for name in known if name in found), *found]))
 
 
+def where(frame: pd.DataFrame, **equal: Any) -> pd.DataFrame:
+    """Return the rows whose columns have (one of) the values in `equal`."""
+    for column, value in equal.items():
+        frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
+    return frame
+
+
 def made_once(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
     """Decorate a function of a study and keywords: its frame is made once, and copies returned."""
 
@@ -122,10 +129,7 @@ class Study:
         """
         if equal.get("reading", READINGS[0]) not in READINGS:
             raise unknown("reading of σ", equal["reading"], READINGS)
-        frame = getattr(self, name)
-        for column, value in equal.items():
-            frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
-        return frame
+        return where(getattr(self, name), **equal)
 
     def caption(self, text: str) -> str:
         """Return `text`, followed by profile and data set."""

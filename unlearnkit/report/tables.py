@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from unlearnkit.errors import unknown
 from unlearnkit.names import ID
 from unlearnkit.report import frames
 from unlearnkit.report.stats import mean_std
@@ -110,32 +109,16 @@ def marked(s: Study, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def table3(
-    s: Study,
-    attacks: Sequence[str] | None = None,
-    *,
-    quantities: Sequence[str] = tuple(QUANTITIES),
-    access: str = "white-box",
-) -> pd.DataFrame:
+def table3(s: Study, access: str = "white-box") -> pd.DataFrame:
     """Table 3: accuracy (%), its drop and the excess over Retrain at each ε, on the test images.
 
-    `attacks`: names of measured ones, all of them if left out; each of the `quantities` gets a row
-    for a method; `access`: ``white-box`` or ``transfer`` (images made on the original model). A
-    `UserError` names an attack that was not measured, or an unknown quantity.
+    `access`: ``white-box`` or ``transfer`` (images made on the original model).
     """
     robust = s.rows(
         "robust", images="test", access=access, class_index=-1, scope="all", progress=1.0
     )
-    measured = arranged(s.order["attack"], robust["attack"])
-    for kind, asked, known in (
-        ("quantity", quantities, QUANTITIES),
-        ("measured attack", attacks or (), measured),
-    ):
-        if wrong := [name for name in asked if name not in known]:
-            raise unknown(kind, wrong[0], known)
-    robust = frames.excess(robust[robust["attack"].isin(attacks or measured)])
-    robust = robust.assign(metric=robust["epsilon"])
-    long = robust.melt([*ID, "attack", "metric"], list(quantities), "quantity", "value")
+    robust = frames.excess(robust).assign(metric=robust["epsilon"])
+    long = robust.melt([*ID, "attack", "metric"], list(QUANTITIES), "quantity", "value")
     levels = sorted(long["metric"].unique())
     columns = {e: (f"ε = {255 * e:.4g}/255" if e else "Clean", 1) for e in levels}
     how = "" if access == "white-box" else f" ({access} from the original model)"
@@ -148,11 +131,9 @@ def table3(
     return wide(s, long, keys, columns, text)
 
 
-def table4(
-    s: Study, *, reading: str = "std", attack: str | None = None, epsilon: float | None = None
-) -> pd.DataFrame:
-    """Table 4: every method restricted to a group of layers. Parameters as in `summaries`."""
-    table = frames.summaries(s, reading=reading, attack=attack, epsilon=epsilon)
+def table4(s: Study) -> pd.DataFrame:
+    """Table 4: every method restricted to a group of layers."""
+    table = frames.summaries(s)
     table = table[table["progress"] == 1.0]
     table = table.assign(training_memory=table["training_memory"] / MEBIBYTE)
     columns = {
@@ -167,15 +148,12 @@ def table4(
         "training_memory": ("Memory (MiB) ↓", 1),
         "relative_memory": ("Memory / all ↓", 2),
     }
-    where = "averaged over ε" if epsilon is None else f"at ε = {255 * epsilon:.4g}/255"
     text = (
-        f"Unlearning restricted to layer groups: average gap and drop under "
-        f"{s.title(attack or s.attack)} ({where}) in percentage points, fairness-gap ({reading}) "
-        "over layers, cost and its ratio to the same method over all layers; mean ± std over seeds."
+        f"Unlearning restricted to layer groups: average gap and drop under {s.title(s.attack)} "
+        "(averaged over ε) in percentage points, fairness-gap (std) over layers, cost and its "
+        "ratio to the same method over all layers; mean ± std over seeds."
     )
-    keys, aside = (
-        ["architecture", "forget", "method", "scope"],
-        ["Fairness-gap max", "Fairness-gap last"],
-    )
+    keys = ["architecture", "forget", "method", "scope"]
+    aside = ["Fairness-gap max", "Fairness-gap last"]
     aside += ["RTE (s) ↓", "Memory (MiB) ↓"]  # of all layers they are in Table 2
     return wide(s, table.melt(ID, var_name="metric"), keys, columns, text, aside)

@@ -11,14 +11,9 @@ from unlearnkit.report.figures.curves import robustness, sweep
 from unlearnkit.report.figures.images import adversarial_strip, embedding, samples
 from unlearnkit.report.figures.layers import fairness_gap, sigma_by_class
 from unlearnkit.report.figures.membership import roc
-from unlearnkit.report.figures.points import (
-    conjectures,
-    conjectures_statistics,
-    layerwise,
-    tradeoff,
-)
+from unlearnkit.report.figures.points import conjectures, layerwise, tradeoff
 from unlearnkit.report.figures.verdicts import forest
 
-__all__ = ["adversarial_strip", "conjectures", "conjectures_statistics", "embedding"]
+__all__ = ["adversarial_strip", "conjectures", "embedding"]
 __all__ += ["fairness_gap", "forest", "layerwise", "robustness", "roc", "samples"]
 __all__ += ["sigma_by_class", "sweep", "tradeoff"]

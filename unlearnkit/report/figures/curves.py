@@ -23,7 +23,6 @@ def robustness(
     s: Study,
     forget: str | None = None,
     attack: str | None = None,
-    epsilon: float | None = None,
     access: str = "white-box",
 ) -> KitFigure:
     """Draw Figure 2, one row an architecture: accuracy by ε, excess over Retrain, drop per class.
@@ -31,12 +30,11 @@ def robustness(
     Markers are accuracies under the attack, with this `access`: ``white-box``, or ``transfer`` for
     images made on the original. Where minimal distances were measured, white-box lines are the
     share of images with a distance above ε, and the excess is in distance (`frames.nearer`); else
-    lines join the markers, and the excess is in drop. `epsilon` (pixel units) says where the drop
-    per class is shown; by default where Retrain's accuracy is nearest to half of its clean
-    accuracy, so that the drop can differ both ways. Data: a row for each architecture, method,
-    attack (the attack's name, or ``minimal distance``), quantity (accuracy in %, drop and excess in
-    percentage points; nearer, nearest and furthest in 1/255), epsilon and class_index (-1 = all);
-    test images.
+    lines join the markers, and the excess is in drop. The drop per class is at the ε where
+    Retrain's accuracy is nearest to half of its clean accuracy, so that it can differ both ways.
+    Data: a row for each architecture, method, attack (the attack's name, or ``minimal distance``),
+    quantity (accuracy in %, drop and excess in percentage points; nearer, nearest and furthest in
+    1/255), epsilon and class_index (-1 = all); test images.
     """
     attack = attack or s.attack
     of = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
@@ -57,7 +55,7 @@ def robustness(
     data = over_seeds(long, [*KEYS, "attack", "quantity", *keys[1:]], "value")
     attacked = data[data["attack"] == attack]
     parts = dict(list(data.groupby("architecture", sort=False)))
-    grids = {name: _drops(part[part["attack"] == attack], epsilon) for name, part in parts.items()}
+    grids = {name: _drops(part[part["attack"] == attack]) for name, part in parts.items()}
     drawn = pd.concat([grid.stack() for _, grid in grids.values()])
     if style.is_narrow():
         fig, axes = style.panels(3 * len(parts), 1, 0.9 + 6.0 * len(parts))
@@ -153,14 +151,12 @@ def _nearer(ax: Axes, s: Study, data: pd.DataFrame) -> None:
     ax.set_xlabel("Minimal distance − Retrain's (1/255)")
 
 
-def _drops(data: pd.DataFrame, epsilon: float | None) -> tuple[float, pd.DataFrame]:
+def _drops(data: pd.DataFrame) -> tuple[float, pd.DataFrame]:
     """Return the ε > 0 to show the classes at, and the mean drop there, method × class."""
     whole = data.query("class_index == -1 and quantity == 'accuracy'")
     exact = whole[whole["method"] == "retrain"]
     curve = (whole if exact.empty else exact).groupby("epsilon")["mean"].mean()
     far = (curve - curve.iloc[0] / 2).abs()
-    if epsilon is not None:
-        far = pd.Series(abs(curve.index - epsilon), curve.index)
     level = far[far.index > 0].idxmin()
     part = data.query("quantity == 'drop' and class_index >= 0 and epsilon == @level")
     return level, part.pivot(index="method", columns="class_index", values="mean")

@@ -13,8 +13,7 @@ from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.frames import beside_retrain, marks, over_seeds, summaries
-from unlearnkit.report.stats import correlation
-from unlearnkit.report.study import NothingToDraw, Study, arranged
+from unlearnkit.report.study import NothingToDraw, Study, arranged, where
 
 MEASURES = {
     "average_gap": "Average gap\nto Retrain (points) ↓",
@@ -23,35 +22,6 @@ MEASURES = {
     "relative_seconds": "Time relative\nto all layers ↓",
     "relative_memory": "Memory relative\nto all layers ↓",
 }
-
-
-def conjectures_statistics(
-    s: Study, *, reading: str = "std", attack: str | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Return the rank correlations behind both conjectures, models taken as exchangeable.
-
-    C1: mean fairness-gap with test accuracy over the original's checkpoints. C2: mean
-    fairness-gap with the drop over every model, for each architecture, also with test accuracy
-    held fixed; and for more than one architecture ``across`` (pooled as they are) and ``within``
-    (pooled after ranking inside each). The untrained network, progress 0, counts in none of them.
-    Models of a seed share an original; `claims.table5` judges over seeds instead. Columns:
-    conjecture, models, given, rho, low, high (95 % bootstrap), p (permutation), n.
-    """
-    data = models_of(s, reading=reading, attack=attack or s.attack).query("progress > 0")
-    asked = []
-    for name, part in data.groupby("architecture", sort=False):
-        asked.append(("C1", name, "", part[part["method"] == "original"], "accuracy"))
-        asked += [("C2", name, given, part, "drop") for given in ("", "accuracy")]
-    if data["architecture"].nunique() > 1:
-        both = ["gap_mean", "drop"]
-        ranks = data.dropna(subset=both).groupby("architecture")[both].rank(pct=True)
-        asked += [("C2", "across", "", data, "drop"), ("C2", "within", "", ranks, "drop")]
-    found = []
-    for conjecture, models, given, part, other in asked:
-        fixed = [part[given]] if given else []
-        rho = correlation(part["gap_mean"], part[other], *fixed, seed=seed)
-        found.append({"conjecture": conjecture, "models": models, "given": given, **rho})
-    return pd.DataFrame(found)
 
 
 @style.drawing
@@ -144,7 +114,7 @@ def layerwise(
     Data: a row for each architecture, method, scope and measure, one of `MEASURES`.
     """
     table = summaries(s, reading=reading, attack=attack)
-    table = table[(table["progress"] == 1.0) & (table["forget"] == (forget or s.first_forget))]
+    table = where(table, progress=1.0, forget=forget or s.first_forget)
     long = table.melt(ID, list(MEASURES), "measure").dropna(subset=["value"])
     data = over_seeds(long, ["architecture", "forget", "method", "scope", "measure"], "value")
     unlearned = ~data["method"].isin(EXACT) | (data["scope"] != "all")
@@ -196,7 +166,7 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
     table = beside_retrain(table, ["architecture", "forget", "seed"], ["kept"])
     table["excess"] = table.pop("kept_retrain") - table["kept"]
     place = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
-    data = table[(table[list(place)] == pd.Series(place)).all(axis=1)]
+    data = where(table, **place)
     data = data[data["method"] != "retrain"].dropna(subset=["average_gap", "excess"])
     title = s.title(attack or s.attack)
     if data.empty:
@@ -205,8 +175,8 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
     across = 1 if style.is_narrow() else min(len(names), 2)
     rows = -(-len(names) // across)
     fig, axes = style.panels(rows, across, 0.75 + 2.3 * rows)
-    colors, markers, found = style.palette(s), style.markers(s), marks(s).query("mark != ''")
-    found = found[(found[["forget", "scope"]] == [place["forget"], "all"]).all(axis=1)]
+    colors, markers = style.palette(s), style.markers(s)
+    found = where(marks(s).query("mark != ''"), **place)
     hollow = set(zip(found["architecture"], found["method"], strict=True))
     alt = f"Scatter plot of average gap and excess of right images lost under {title} (points)."
     for ax, name in zip(axes.flat, names, strict=False):
@@ -245,13 +215,14 @@ def _dots(ax: Axes, s: Study, data: pd.DataFrame, methods: list[str]) -> None:
     part, colors = data[data["method"].isin(methods)], style.palette(s)
     if part.empty:
         return style.note(ax, "not measured")
-    kind, measure = style.dots(s, part), part["measure"].iloc[0]
-    kind["s"] = 9 if style.is_narrow() else 17
-    scopes = kind["style_order"]
+    scopes, measure = arranged(SCOPES, part["scope"]), part["measure"].iloc[0]
+    shapes = dict(zip(dict.fromkeys([*SCOPES, *scopes]), cycle("o^svDPX<>ph*"), strict=False))
+    kind = {"hue": "method", "hue_order": arranged(s.colors, part["method"]), "palette": colors}
+    kind |= {"style": "scope", "style_order": scopes, "markers": shapes}
     shift = {scope: 0.72 * ((i + 0.5) / len(scopes) - 0.5) for i, scope in enumerate(scopes)}
     y = part["method"].map(methods.index) + part["scope"].map(shift)
     ax.hlines(y, part["low"], part["high"], part["method"].map(colors), lw=0.8)
-    sns.scatterplot(part, x="mean", y=y, ax=ax, **kind)
+    sns.scatterplot(part, x="mean", y=y, ax=ax, s=9 if style.is_narrow() else 17, **kind)
     ax.collections[-1].set_clip_on(False)  # dots at a panel's edge are seen whole
     if measure.startswith("relative"):
         ax.axvline(1, color=style.FAINT, lw=0.7, zorder=0.8)

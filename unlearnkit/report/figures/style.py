@@ -138,21 +138,6 @@ def lines(s: Study, data: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def dots(s: Study, data: pd.DataFrame) -> dict[str, Any]:
-    """Return `sns.scatterplot`'s arguments for methods by colour and scopes by shape."""
-    scopes = arranged(SCOPES, data["scope"])
-    known = dict.fromkeys([*SCOPES, *scopes])
-    return {
-        "hue": "method",
-        "hue_order": arranged(s.colors, data["method"]),
-        "palette": palette(s),
-        "style": "scope",
-        "style_order": scopes,
-        "markers": dict(zip(known, cycle("o^svDPX<>ph*"), strict=False)),
-        "s": 17,
-    }
-
-
 def finish(
     fig: KitFigure,
     s: Study,
