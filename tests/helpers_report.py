@@ -12,7 +12,7 @@ from unlearnkit.results import Cell, Record, Results, Samples, write
 NAMES = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]
 TITLES = ["Original", "Retrain", "CF", "BS", "RL", "SCRUB", "SalUn", "GA"]
 COLORS = ["#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#7A5C00"]
-ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
+ARCHITECTURES = {"resnet50": "ResNet-50", "small_vit": "SmallViT"}
 ATTACKS = {"noise": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
 Model = tuple[Record, dict[str, Any]]
 

@@ -81,6 +81,13 @@ def test_without_retrain_nothing_is_compared_with_it():
     assert sentence(s, "table2_unlearning") == sentence(s, "fig2_robustness") == NOTHING
 
 
+def test_a_class_is_compared_within_each_seed():
+    s = invented([model("retrain", seed, gap={"std": [1.0]}) for seed in (0, 1)])
+    s.sigma = s.sigma.assign(sigma=[0.0, 1.0, 30.0, 10.0])  # ratios 0 and 2, 1.5 and 0.5
+    said = sentence(s, "fig6_sigma")
+    assert "class 1 has 1.250 times the mean σ and class 0 0.750 times" in said
+
+
 def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp_path):
     monkeypatch.setenv("UNLEARNKIT_OUTPUT", str(tmp_path))
     shown = []
@@ -96,6 +103,7 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     assert table.startswith("**SmallViT, 10\u00a0% random, n = 1**")
     assert "<details><summary>SmallViT, class &lt;b&gt;, n = 1</summary>" in table
     assert table.endswith(f"*{sentence(s, 'table1_models')}*".replace(" %", "\u00a0%"))
+    assert "**C1**, a well-trained" in verdicts and "Of the key rows" not in verdicts
     assert "| Claim" not in verdicts and "mean fairness-gap and test accuracy" in verdicts
     assert len(said.splitlines()) == 3 and "**C3**" in said and "caveat" in said
     assert folded.startswith("<details><summary>Marks &amp; more</summary>")

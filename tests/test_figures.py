@@ -74,7 +74,7 @@ def is_whole(fig):
 
 def test_figure_1_has_the_published_panels_curves_legend_and_values():
     fig, colors = figures.fairness_gap(STUDY), style.palette(STUDY)
-    panels = ["(a) ResNet50, all models", "(b) ResNet50, without SalUn, SCRUB", "(c) SmallViT"]
+    panels = ["(a) ResNet-50, all models", "(b) ResNet-50, without SalUn, SCRUB", "(c) SmallViT"]
     panels += ["(d) published, all models", "(e) published, without SalUn, SCRUB", "(f) published"]
     assert titles(fig) == panels and legend(fig) == TITLES
     for ax, lacking in zip(fig.axes[:3], [[], ["scrub", "salun"], []], strict=True):
@@ -156,7 +156,7 @@ def test_figure_3_draws_every_model_once_and_says_what_table_5_says():
     points = sum(len(dots.get_offsets()) for dots in twice.axes[2].collections)
     assert points == len(twice.data) and twice.axes[2].get_xscale() == "log"
     fig = figures.conjectures(STUDY)
-    assert legend(fig) == ["ResNet50", "SmallViT", *TITLES]
+    assert legend(fig) == ["ResNet-50", "SmallViT", *TITLES]
     title, *said = titles(fig)[3].splitlines()
     assert title == "(d) C2, SmallViT" and said[0].startswith("at fixed accuracy: ρ = ")
     judged = claims.table5(STUDY).query("Claim == 'C2' and Architecture == 'SmallViT'")
@@ -168,7 +168,7 @@ def test_figure_3_draws_every_model_once_and_says_what_table_5_says():
 
 def test_figure_4_has_a_dot_and_a_bar_for_each_scope():
     fig = figures.layerwise(STUDY)
-    assert len(fig.axes) == 10 and titles(fig) == ["(a) ResNet50", "(b) SmallViT"]
+    assert len(fig.axes) == 10 and titles(fig) == ["(a) ResNet-50", "(b) SmallViT"]
     assert legend(fig) == [*SCOPES, "Original (all layers)", "Retrain (all layers)"]
     data = fig.data.query("architecture == 'resnet50' and measure == 'average_gap'")
     data = data[~data["method"].isin(claims.EXACT)]
@@ -208,7 +208,7 @@ def test_the_trade_off_has_a_dot_a_model_and_the_mean_of_each_method():
     ax = fig.axes[0]
     points = [dots.get_offsets().tolist() for dots in ax.collections if len(dots.get_offsets())]
     assert points == [[[1, 12.5]], [[2, -25]], [[1.5, -6.25]]]
-    assert legend(fig) == ["CF"] and "SmallViT: CF 1.5 and -6.2" in fig.alt
+    assert legend(fig) == ["CF"] and "SmallViT: CF 1.5 and −6.2" in fig.alt
     assert texts(ax.texts)[0] == "less robust than Retrain ↑"
 
 
@@ -219,11 +219,11 @@ def judged(*rows):
 
 def test_the_forest_has_a_panel_a_unit_and_a_marker_and_word_a_verdict():
     rows = [
-        ("C1", "ResNet50", "ρ of both", "ρ", -0.5, -0.9, -0.1, 0, "supported"),
+        ("C1", "ResNet-50", "ρ of both", "ρ", -0.5, -0.9, -0.1, 0, "supported"),
         ("C1", "SmallViT", "ρ of both", "ρ", 0.2, -0.4, 0.8, 0, "undecided"),
         ("C4", "SmallViT", "ρ of others", "ρ", 0.95, 0.92, 0.98, np.nan, "described"),
         ("C5", "SmallViT", "seconds " * 20, "ratio", 0.5, np.nan, np.nan, 1, "undecided"),
-        ("C5", "ResNet50", "seconds " * 20, "ratio", np.nan, np.nan, np.nan, 1, "undecided"),
+        ("C5", "ResNet-50", "seconds " * 20, "ratio", np.nan, np.nan, np.nan, 1, "undecided"),
     ]
     for column in (False, True):
         fig = figures.forest(STUDY, judged(*rows), column=column)
@@ -235,7 +235,7 @@ def test_the_forest_has_a_panel_a_unit_and_a_marker_and_word_a_verdict():
         assert said == ["supported", "undecided", "described"]
         bars = [bar.get_segments()[0][:, 0].tolist() for bar in ax.collections]
         assert bars[:5] == [[-0.9, -0.1], [0, 0], [-0.4, 0.8], [0, 0], [0.92, 0.98]]
-        assert len(ratio.lines) == 1 and texts(ax.get_yticklabels())[0] == "ResNet50"
+        assert len(ratio.lines) == 1 and texts(ax.get_yticklabels())[0] == "ResNet-50"
     assert "C4 described: 1" in fig.alt
     with pytest.raises(NothingToDraw):
         figures.forest(STUDY, judged(*rows[4:]))
@@ -359,7 +359,7 @@ def test_a_figure_is_the_same_bytes_in_files_and_notebooks_whatever_the_settings
     assert dict(matplotlib.rcParams) == before and plt.get_fignums() == []
     png, pdf = first
     assert int.from_bytes(png[16:20]) == 1400, "7 inches at 200 dpi"
-    shown = {"width": 770, "height": round(110 * fig.get_figheight()), "alt": fig.alt}
+    shown = {"width": 700, "height": round(100 * fig.get_figheight()), "alt": fig.alt}
     assert fig._repr_png_() == (png, shown)
     assert Image.open(io.BytesIO(png)).text == {"Description": fig.alt} and "Retrain 0." in fig.alt
     assert b"Software" not in png and b"CreationDate" not in pdf and b"Matplotlib" not in pdf

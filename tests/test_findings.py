@@ -64,4 +64,4 @@ def test_one_seed_no_retrain_and_marked_models_are_told():
     models = unlearned({"cf": (1, 2, 3)})
     models += [model("retrain", seed, architecture="resnet50") for seed in SEEDS]
     models += [model("cf", seed, architecture="resnet50", **bad) for seed in SEEDS]
-    assert "* ResNet50: no method is free of marked models." in finding(invented(models), "C3")
+    assert "* ResNet-50: no method is free of marked models." in finding(invented(models), "C3")

@@ -51,7 +51,7 @@ def study(*seeds, **others):
     return invented(first + [m for k, gaps in enumerate(seeds[1:], 1) for m in models(k, gaps)])
 
 
-def row(table, observation, architecture="ResNet50"):
+def row(table, observation, architecture="ResNet-50"):
     chosen = table[(table["Architecture"] == architecture) & (table["Observation"] == observation)]
     assert len(chosen) == 1, table
     return chosen.iloc[0]
@@ -176,7 +176,7 @@ def test_another_architecture_and_method_and_a_gap_of_zero_change_no_rows():
 def test_readings_by_hand_and_the_nearest():
     s = study(COPY, scaled(4.0), variance=MIRROR, channel_std=scaled(100.0))
     table = readings(s)
-    one = table[(table["Architecture"] == "ResNet50") & (table["Method"] == "Retrain")]
+    one = table[(table["Architecture"] == "ResNet-50") & (table["Method"] == "Retrain")]
     assert list(one["Reading"]) == ["std", "variance", "channel_std"]
     std = one.iloc[0]
     assert std["Ours / published"] == 2.5, "the mean over both seeds"
@@ -188,7 +188,7 @@ def test_readings_by_hand_and_the_nearest():
     few = table[(table["Architecture"] == "SmallViT") & (table["Method"] == "Original")].iloc[0]
     assert few["Layers"] == 2 and np.isnan(few["ρ over layers"]), "two layers have no shape"
     best = nearest(table).set_index(["Architecture", "Method"])
-    assert (best.loc["ResNet50", "Reading"] != "channel_std").all()
+    assert (best.loc["ResNet-50", "Reading"] != "channel_std").all()
 
 
 def test_outliers_by_hand():

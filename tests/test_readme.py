@@ -154,9 +154,9 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
     table = pd.DataFrame(
         [
             ("C1", "yes", "SmallViT", "ρ", -0.5, -0.75, -0.251, 3, "supported"),
-            ("C5", "yes", "ResNet50", "drop", 1.239, math.nan, math.nan, 1, "undecided"),
-            ("C5", "no", "ResNet50", "gap", 1.0, 0.5, 1.5, 3, "undecided"),
-            ("C5", "yes", "ResNet50", "average gap", 2.0, 1.9, 2.1, 2, "undecided"),
+            ("C5", "yes", "ResNet-50", "drop", 1.239, math.nan, math.nan, 1, "undecided"),
+            ("C5", "no", "ResNet-50", "gap", 1.0, 0.5, 1.5, 3, "undecided"),
+            ("C5", "yes", "ResNet-50", "average gap", 2.0, 1.9, 2.1, 2, "undecided"),
             ("C5", "yes", "SmallViT", "average gap", math.nan, math.nan, math.nan, 0, "undecided"),
             ("C5", "yes", "SmallViT", "drop", 3.0, 2.0, 4.0, 3, "contradicted"),
         ],
@@ -165,7 +165,7 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
     monkeypatch.setattr(readme, "table5", lambda study: table)
     text = filled(models(), RESULTS).split("results:verdicts")[1]
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert lines[0] == "| Claim | Measured | SmallViT | ResNet50 |"
+    assert lines[0] == "| Claim | Measured | SmallViT | ResNet-50 |"
     assert lines[2:] == [
         "| C1 | ρ | −0.50 [−0.75, −0.25] **supported** | – |",
         "| C5 | drop | 3.00 [2.00, 4.00] **contradicted** | 1.24 **undecided** |",

@@ -48,7 +48,12 @@ def table(name, stem):
 def titles(name):
     study = json.loads((ROOT / "results" / name / "study.json").read_text())
     named = [*study["architectures"], *study["methods"]]
-    return {entry["title"]: entry["name"] for entry in named}
+    found = {entry["title"]: entry["name"] for entry in named}
+    for name in (entry["set"] for entry in study["settings"]["forget"]):
+        kind, _, value = name.partition(":")
+        of_class = kind == "class" and f"class {study['classes'][int(value)]}"
+        found[of_class or f"{100 * float(value):g} % random"] = name
+    return found
 
 
 def retrained(models, cell):
@@ -96,8 +101,7 @@ def test_table_2_is_what_the_results_say(study):
     seen = 0
     for row in table(name, "table2_unlearning"):
         architecture, method = named[row["Architecture"]], named[row["Method"]]
-        kind, _, value = row["Forget set"].partition(" ")
-        forget = f"class:{value}" if kind == "class" else f"random:{float(kind) / 100:g}"
+        forget = named[row["Forget set"]]
         cells = [c for c in models if c[:4] == (architecture, forget, method, "all") and c[5] == 1]
         assert len(cells) == int(row["Seeds"])
         for metric in ("UA", "RA", "TA", "MIA", "memory", "Avg. gap"):

@@ -79,7 +79,7 @@ def test_titles_and_colours_are_told_in_display_order(tmp_path):
     assert shown[:2] == [("original", "Original", "#000000"), ("retrain", "Retrain", "#0072B2")]
     assert shown[2:] == [("cf", "CF", "#56B4E9"), ("scrub", "SCRUB", "#D55E00")]
     assert told["attacks"] == [{"name": "pgd", "title": "PGD"}] and told["measures"] == []
-    assert told["architectures"][0] == {"name": "resnet50", "title": "ResNet50"}
+    assert told["architectures"][0] == {"name": "resnet50", "title": "ResNet-50"}
 
 
 def test_the_facts_are_those_of_the_computation(vit, whole, collected):

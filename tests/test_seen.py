@@ -55,7 +55,7 @@ def test_advice_leaves_out_what_did_not_forget_or_is_damaged():
     assert "**D** loses least of them under attack. Without the retain set, take **D**." in free
     assert seen.advice(table(B=IDLE, C=BROKEN)).startswith("No method both")
     assert list(seen.choice(frame).index) == ["Retrain", "A", "B", "C"]
-    assert seen.choice(frame).loc["C", "excess drop (→ 0)"] == -20
+    assert seen.choice(frame).loc["C", "Excess drop (→ 0)"] == -20
 
 
 def test_neighbours_counts_the_forget_images_alone():

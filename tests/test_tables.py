@@ -12,10 +12,10 @@ from helpers_report import EPSILONS, few, invented, model, realistic
 
 from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder
-from unlearnkit.names import ID, READINGS
+from unlearnkit.names import ID, READINGS, forget_title
 from unlearnkit.report import NothingToDraw, display, publish, publish_all, tables
 from unlearnkit.report import study as studies
-from unlearnkit.report.frames import forget_title, over_seeds, summaries
+from unlearnkit.report.frames import over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.report.stats import Spread
 from unlearnkit.report.study import arranged
@@ -92,7 +92,7 @@ def test_drawing_loads_no_statistics_before_they_are_asked_for():
 def test_tables_1_and_2_have_a_row_a_method_in_the_studys_order(study):
     table = tables.table2(study)  # its other numbers: test_recomputed
     assert " ".join(table["Method"].unique()) == "Original Retrain CF BS RL SCRUB SalUn GA"
-    row = rows(table, Architecture="ResNet50", Method="SalUn").iloc[0]
+    row = rows(table, Architecture="ResNet-50", Method="SalUn").iloc[0]
     where = {"architecture": "resnet50", "scope": "all", "progress": 1.0}
     seconds = study.rows("cost", method="salun", **where)["seconds"]
     assert str(row["RTE (s) ↓"]) == f"{seconds.mean():.1f} ± {seconds.std():.1f}"
@@ -125,7 +125,7 @@ def test_table3_drop_and_excess_by_hand(study):
 
 
 def test_table4_ratios_and_layers_by_hand(study):
-    table = rows(tables.table4(study), Architecture="ResNet50", Method="CF").set_index("Scope")
+    table = rows(tables.table4(study), Architecture="ResNet-50", Method="CF").set_index("Scope")
     assert list(table.index) == ["all", "first", "intermediate", "last"]
     cost = study.rows("cost", architecture="resnet50", method="cf")
     seconds = cost.pivot(index="seed", columns="scope", values="seconds")
@@ -169,8 +169,10 @@ def test_a_frame_is_made_once_for_its_options_and_copied():
 def test_forget_sets_keep_the_order_of_the_study(forgets):
     s = invented(few(forgets=forgets, seeds=(0,)))
     for table in (tables.table2(s), tables.table3(s), tables.table4(s)):
-        assert list(table["Forget set"].unique()) == [forget_title(name) for name in forgets]
-    assert [forget_title(name) for name in ("random:0.1", "odd")] == ["10 % random", "odd"]
+        assert list(table["Forget set"].unique()) == [s.title(name) for name in forgets]
+    wanted = {"random:0.1": "10 % random", "class:2": "class 2", "class:b": "class b", "odd": "odd"}
+    wanted |= {"class:1": "class a", "class:9": "class 9"}  # by its number, and unknown
+    assert {name: forget_title(name, ("2", "a", "b")) for name in wanted} == wanted
     assert "TA forgotten class (→ Retrain)" not in tables.table2(s)
     lost = invented([model("retrain", quality={"TA": 5.0, "TA_forgotten": 1.0})])
     assert float(tables.table2(lost)["TA forgotten class (→ Retrain)"].item()) == 1

@@ -210,12 +210,12 @@ def _classes(s: Study) -> str:
     for name, part in rows.dropna(subset=["sigma"]).groupby("architecture", sort=False):
         last = part[part["layer_index"] == part["layer_index"].max()]
         for method, group in last.groupby("method", sort=False):
-            means = group.groupby("class_index")["sigma"].mean()
+            level = group.groupby("seed")["sigma"].transform("mean")
+            means = (group["sigma"] / level).groupby(group["class_index"]).mean()
             widest, least = (s.classes[int(at)] for at in (means.idxmax(), means.idxmin()))
-            ends = means.max() / means.mean(), means.min() / means.mean()
             said.append(
                 f"{s.title(name)}, {s.title(method)}: at the last layer class {widest} has "
-                f"{ends[0]:.2f} times the mean σ and class {least} {ends[1]:.2f} times."
+                f"{means.max():.3f} times the mean σ and class {least} {means.min():.3f} times."
             )
     return _joined(said, rows, bare=True)
 

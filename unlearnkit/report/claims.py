@@ -33,7 +33,6 @@ from unlearnkit.names import ID
 from unlearnkit.report.frames import (
     EXACT,
     beside_retrain,
-    forget_title,
     marks,
     nearer,
     summaries,
@@ -150,7 +149,7 @@ def places(s: Study, frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFra
     sets = [name for name in sets if name.startswith("random:")] or sets
     for architecture, part in architectures(s, frame[frame["forget"].isin(sets)]):
         for name, group in part.groupby("forget", sort=False):
-            yield architecture, f", {forget_title(name)}" if len(sets) > 1 else "", group
+            yield architecture, f", {s.title(name)}" if len(sets) > 1 else "", group
 
 
 def rho(frame: pd.DataFrame, *columns: str) -> list[float]:

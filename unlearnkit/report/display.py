@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearnkit.report.stats import MISSING, Spread
+from unlearnkit.report.stats import MISSING, Spread, mean_std
 
 LONG_TABLE = 45  # one row more and a LaTeX table no longer fits a page
 LONG_TEXT = 40  # longer text gets a column that breaks it into lines
@@ -61,6 +61,10 @@ def parts(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
             ranged = map(_ranged, *(shown.iloc[:, at + i] for i in (-1, 0, 1)), units)
             shown.insert(at - 1, f"{shown.columns[at - 1]} [95 % interval]", list(ranged))
             shown = shown.drop(columns=shown.columns[at : at + 3])
+        if "p (Holm)" in shown:
+            shown["p (Holm)"] = [
+                p if pd.isna(p) or p >= 0.001 else "< 0.001" for p in shown["p (Holm)"]
+            ]
         empty = shown.map(_cell).isin([MISSING, ""]).all() & (len(shown) > 0)
         yield common, shown.loc[:, ~empty.to_numpy(bool)]
 
@@ -84,6 +88,14 @@ def pipes(table: pd.DataFrame) -> Iterator[tuple[str, dict[str, str], str]]:
         rows.insert(1, ["---:" if kind == "r" else ":---" for kind in _kinds(part)])
         text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         yield markdown_text(unbroken(", ".join(common.values()))), common, text
+
+
+def even(column: pd.Series) -> pd.Series:
+    """Give the floats of a column as many decimals as one of them needs, three at most."""
+    if column.dtype.kind != "f":
+        return column
+    digits = next((d for d in range(3) if column.round(d).equals(column)), 3)
+    return column.map(lambda value: mean_std([value], digits))
 
 
 def unbroken(text: str) -> str:

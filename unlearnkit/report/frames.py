@@ -1,6 +1,5 @@
 """The study's frames cut and summed up: what tables, figures and claims are drawn from."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,14 +15,6 @@ EXACT = ["original", "retrain"]
 DAMAGED, UNLEARNED = 5.0, 0.1
 GAPS = ("gap_mean", "gap_median", "gap_log", "gap_last", "gap_relative")  # over layers
 SMALLEST = 1e-12  # a fairness-gap of zero must have a logarithm, too
-
-
-def forget_title(forget: str) -> str:
-    """Return ``10 % random`` for ``random:0.1`` and ``class 3`` for ``class:3``."""
-    kind, _, value = str(forget).partition(":")
-    if kind == "random" and re.fullmatch(r"\d*\.?\d+", value):
-        return f"{100 * float(value):g} % random"
-    return f"{kind} {value}".strip()
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.report.claims import SEEDS, VERDICTS, judge
-from unlearnkit.report.frames import forget_title
 from unlearnkit.report.stats import interval, spearman
 from unlearnkit.report.study import Study
 from unlearnkit.report.tables import wide
@@ -248,7 +247,7 @@ def outliers(s: Study) -> pd.DataFrame:
         long,
         ["architecture", "method"],
         columns,
-        f"Fairness-gap at the last normalisation layer, forget set {forget_title(s.first_forget)}, "
-        "of all images and trimmed: without the 1 % of each class (at least one image, chosen at "
-        "each layer) that are furthest from its mean. Mean ± std over seeds.",
+        f"Fairness-gap at the last normalisation layer, forget set {s.title(s.first_forget)}, of "
+        "all images and trimmed: without the 1 % of each class (at least one image, chosen at each "
+        "layer) that are furthest from its mean. Mean ± std over seeds.",
     )

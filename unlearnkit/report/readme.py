@@ -12,7 +12,7 @@ from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
 from unlearnkit.report.display import markdown, markdown_text
 from unlearnkit.report.findings import CLAIMS, caveat, summary
-from unlearnkit.report.frames import beside_retrain, forget_title, summaries
+from unlearnkit.report.frames import beside_retrain, summaries
 from unlearnkit.report.stats import MISSING
 from unlearnkit.report.study import Study, read_study, where
 from unlearnkit.report.tables import marked, wide
@@ -144,7 +144,7 @@ def _judged(row: pd.Series) -> str:
 
 
 def _origin(s: Study) -> str:
-    return f"{_where(s)}, forget set {markdown_text(forget_title(s.first_forget))}"
+    return f"{_where(s)}, forget set {markdown_text(s.title(s.first_forget))}"
 
 
 def _where(s: Study) -> str:

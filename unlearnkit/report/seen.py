@@ -18,11 +18,11 @@ from unlearnkit.report.study import Study, where
 
 FORGOT = 0.5  # share of the way from Original's UA to Retrain's
 SHOWN = {
-    "average_gap": "average gap ↓",
-    "excess": "excess drop (→ 0)",
-    "fairness_gap": "fairness-gap",
-    "seconds": "seconds ↓",
-    "needs_retain": "needs the retain set",
+    "average_gap": "Average gap ↓",
+    "excess": "Excess drop (→ 0)",
+    "fairness_gap": "Fairness-gap",
+    "seconds": "Seconds ↓",
+    "needs_retain": "Needs the retain set",
 }
 
 

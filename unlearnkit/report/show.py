@@ -8,9 +8,8 @@ import pandas as pd
 
 from unlearnkit.errors import unknown
 from unlearnkit.report.captions import sentence
-from unlearnkit.report.display import markdown_text, pipes, unbroken
+from unlearnkit.report.display import even, markdown_text, pipes, unbroken
 from unlearnkit.report.findings import CLAIMS, caveat, finding
-from unlearnkit.report.frames import forget_title
 from unlearnkit.report.publish import TABLES, publish
 from unlearnkit.report.study import Study
 
@@ -22,19 +21,22 @@ def show(study: Study, name: str, **only: str) -> None:
     """Publish a table or figure and display it, in a notebook, with its sentence below.
 
     Of a table the first part is open, and of the study's first forget set and its attack what
-    `OPEN` rows hold. The rest is folded. `only`: column -> the one value whose rows are displayed.
+    `OPEN` rows hold. The rest is folded. `only`: column -> the one value whose rows are displayed,
+    and of one claim the sentence is its finding.
     `name` may be a claim, too, "C1" to "C5": its finding. A `UserError` refuses an unknown name.
     """
     if name in CLAIMS:
         return _display(finding(study, name))
     shown, said = publish(study, name), f"*{markdown_text(sentence(study, name))}*"
+    if "Claim" in only:
+        said = finding(study, only["Claim"], brief=True)
     if name not in TABLES:
         return _display(said, shown)
     for header, value in only.items():
         if header not in shown or value not in set(shown[header]):
             raise unknown(f"column or value of {name}", f"{header} {value}", shown)
         shown = shown[shown[header] == value].drop(columns=header)
-    usual = {"Forget set": forget_title(study.first_forget), "Attack": study.title(study.attack)}
+    usual = {"Forget set": study.title(study.first_forget), "Attack": study.title(study.attack)}
     open_, rest = [], []
     for title, common, text in pipes(shown):
         rows = sum(block.count("\n|") - 1 for block in [*open_, f"\n{text}"])
@@ -55,27 +57,31 @@ def recap(study: Study, *names: str) -> None:
     _display("\n".join(f"* {line}" for line in [*filter(None, said), caveat(study)]))
 
 
-def fold(study: Study, summary: str, table: pd.DataFrame) -> None:
-    """Display any frame folded under its `summary`: in the study's order, names as titles."""
+def fold(study: Study, summary: str, table: pd.DataFrame, *, open: bool = False) -> None:
+    """Display any frame under its `summary`, folded unless `open`.
+
+    Names become titles, and rows come in the study's order. A table of `publish` keeps its parts.
+    """
 
     def titled(name: Any) -> Any:
-        if not isinstance(name, str):
-            return name
-        return study.title(forget_title(name) if name in study.order["forget"] else name)
+        return study.title(name) if isinstance(name, str) else name
 
     table = table.reset_index() if any(table.index.names) else table
     keys = [key for key in study.order if key in table and set(table[key]) <= set(study.order[key])]
     if keys:
         table = table.sort_values(keys, key=lambda names: names.map(study.order[names.name].index))
+    table = table if "by" in table.attrs else table.apply(even)  # of a published one, it is done
     table = table.rename(columns=PARTS).map(titled)
-    table.columns = [re.sub("^[a-z]", lambda a: a[0].upper(), titled(str(h))) for h in table]
-    table.attrs["by"] = [header for header in PARTS.values() if header in table]
+    table.columns = [
+        re.sub("^[a-z](?=[a-z])", lambda a: a[0].upper(), titled(str(h))) for h in table
+    ]
+    table.attrs.setdefault("by", [header for header in PARTS.values() if header in table])
     blocks = (f"**{title}**\n\n{text}" if title else text for title, _, text in pipes(table))
-    _display(_details(summary, "\n\n".join(blocks)))
+    _display(_details(summary, "\n\n".join(blocks), " open" * open))
 
 
-def _details(summary: str, text: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>\n\n{text}\n\n</details>"
+def _details(summary: str, text: str, state: str = "") -> str:
+    return f"<details{state}><summary>{escape(summary)}</summary>\n\n{text}\n\n</details>"
 
 
 def _display(text: str, picture: Any = None) -> None:

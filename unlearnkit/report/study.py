@@ -13,7 +13,7 @@ import pandas as pd
 
 from unlearnkit import results as files
 from unlearnkit.errors import UserError, one_line, unknown
-from unlearnkit.names import ID, INTERVENTIONS, READINGS, SCOPES
+from unlearnkit.names import ID, INTERVENTIONS, READINGS, SCOPES, forget_title
 from unlearnkit.report import tidy
 from unlearnkit.results import Results, read_sweep
 
@@ -109,6 +109,7 @@ class Study:
             k: arranged(v, (getattr(cell, k) for cell in cells)) for k, v in known.items()
         }
         self.order["attack"] = [entry["name"] for entry in study["attacks"]]
+        self.titles |= {name: forget_title(name, self.classes) for name in self.order["forget"]}
         self.architectures, self.methods = self.order["architecture"], self.order["method"]
         self.first_forget = next(iter(self.order["forget"]), "")  # shown where none is named
 
@@ -119,7 +120,7 @@ class Study:
         return Path(os.environ.get("UNLEARNKIT_OUTPUT") or beside) / "figures" / self.name
 
     def title(self, name: str) -> str:
-        """Return what a method, attack, measure or architecture is called in tables."""
+        """Return what an architecture, method, attack, measure or forget set is called."""
         return self.titles.get(name, name)
 
     def rows(self, name: str, **equal: Any) -> pd.DataFrame:

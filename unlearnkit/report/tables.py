@@ -36,7 +36,7 @@ def wide(
     `columns`: metric -> header and digits; one that `long` lacks has no column. Rows come in the
     study's order; the last column counts their seeds. `aside`: as in `Study.table`.
     """
-    titles = {"forget": frames.forget_title, "quantity": QUANTITIES.get}
+    titles = {"quantity": QUANTITIES.get}
     columns = {name: columns[name] for name in columns if name in set(long["metric"])}
     for key in keys:
         known = arranged(s.order.get(key, QUANTITIES), long[key])
@@ -96,7 +96,7 @@ def marked(s: Study, table: pd.DataFrame) -> pd.DataFrame:
     found = frames.marks(s).query("scope == 'all' and mark != ''")
     if "Forget set" not in table:
         found = found[found["forget"] == s.first_forget]
-    titles = {"Architecture": s.title, "Forget set": frames.forget_title, "Method": s.title}
+    titles = {"Architecture": s.title, "Forget set": s.title, "Method": s.title}
     keys = [header for header in titles if header in table]
     names = [found[key.split()[0].lower()].map(titles[key]) for key in keys]
     counts = dict(list(found["mark"].groupby([name.rename(None) for name in names])))

@@ -25,7 +25,7 @@ from unlearnkit.study.profile import FOLDER, Profile
 from unlearnkit.study.store import Store
 
 SPEED_FACTS = ("flop_per_image", "matmul_rate")  # of originals
-ARCHITECTURES = {"resnet50": "ResNet50", "small_vit": "SmallViT"}
+ARCHITECTURES = {"resnet50": "ResNet-50", "small_vit": "SmallViT"}
 
 
 def name_of(profile: Profile, dataset: str | None) -> str:

@@ -86,7 +86,7 @@ def robustness(
         text = f"Markers: {text}lines: % with a minimal distance above ε. Excess distance: minimal "
         text += "distance minus Retrain's, of images that both get right; median and middle half "
         text += "of the images; "
-    text += style.about(attacked, "mean, bar: minimum to maximum")
+    text += style.about(s, attacked, "mean, bar: minimum to maximum")
     return style.finish(fig, s, data, text)
 
 

@@ -78,7 +78,7 @@ def fairness_gap(
     which = reading.replace("_", " ") + WITHOUT.get(reading, "")
     text = f"Fairness-gap: largest minus smallest class σ of a layer's output ({which}; test "
     text += "images); published: values read off the figure, CIFAR-10; " if shown else "images); "
-    text += style.about(data, "line: mean, band (Original, Retrain): minimum to maximum")
+    text += style.about(s, data, "line: mean, band (Original, Retrain): minimum to maximum")
     alt = "Line chart of the fairness-gap against the layer index, a line a method."
     for name, part in data.groupby("architecture", sort=False):
         means, top = part.groupby("method")["mean"].mean(), part.loc[part["mean"].idxmax()]
@@ -175,7 +175,7 @@ def sigma_by_class(s: Study, forget: str | None = None, reading: str = "std") ->
         bar.outline.set_visible(False)
     text = "σ of a class's outputs at a layer relative to the mean over classes "
     text += f"({reading.replace('_', ' ')}; test images); white dot: the largest, black: the "
-    text += "smallest, whose difference is the fairness-gap; " + style.about(data, "mean")
+    text += "smallest, whose difference is the fairness-gap; " + style.about(s, data, "mean")
     return style.finish(fig, s, data, text, alt)
 
 

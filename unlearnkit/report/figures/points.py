@@ -141,7 +141,7 @@ def layerwise(
                 ax.tick_params(labelleft=False)
     fig.align_xlabels()
     text = "Drop averaged over ε > 0; "
-    text += style.about(data, "marker: mean, bar: minimum to maximum")
+    text += style.about(s, data, "marker: mean, bar: minimum to maximum")
     if set(data["scope"]) == {"all"}:
         text += " No run restricted to a group of layers is stored."
     alt = "Dot plot of what unlearning a group of layers does, mean over methods."
@@ -207,7 +207,7 @@ def tradeoff(s: Study, forget: str | None = None, attack: str | None = None) -> 
         )
     text = "A method as good as retraining lies at 0 on both axes; averaged over ε > 0; "
     text += "hollow: a method of which a model is damaged or did not unlearn; " if hollow else ""
-    text += style.about(over_seeds(data, ID[:3], "excess"), "small: a model, large: the mean")
+    text += style.about(s, over_seeds(data, ID[:3], "excess"), "small: a model, large: the mean")
     return style.finish(fig, s, data, text, alt)
 
 

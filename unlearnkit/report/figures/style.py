@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from unlearnkit.names import SCOPES
 from unlearnkit.report.claims import EXACT
-from unlearnkit.report.frames import forget_title
+from unlearnkit.report.display import unbroken
 from unlearnkit.report.study import Study, arranged
 
 WIDTH, COLUMN = 7.0, 3.3  # inches: the text of a two-column page, and one of its columns
@@ -80,7 +80,7 @@ class KitFigure(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         """Return the file's own pixels, the width and height to show them at, and the alt text."""
-        width, height = (round(110 * inches) for inches in self.get_size_inches())
+        width, height = (round(100 * inches) for inches in self.get_size_inches())
         return self.picture("png"), {"width": width, "height": height, "alt": self.alt}
 
 
@@ -168,7 +168,7 @@ def finish(
             ax.set_axis_off()
     titles = "; ".join(", ".join(ax.get_title("left").splitlines()) for ax in titled)
     fig.data = data
-    fig.alt = " ".join(f"{alt} Panels: {titles}. {s.caption(text)}".split())
+    fig.alt = unbroken(" ".join(f"{alt} Panels: {titles}. {s.caption(text)}".split()))
     return settle(fig, s.caption(text), entries)
 
 
@@ -200,13 +200,13 @@ def note(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, textwrap.fill(text, 28), transform=ax.transAxes, ha="center", va="center")
 
 
-def about(data: pd.DataFrame, what: str) -> str:
+def about(s: Study, data: pd.DataFrame, what: str) -> str:
     """Return the forget set of the means in `data`, over how many seeds, `what` is their range."""
     few, many = data.loc[data["n"] > 0, "n"].agg(["min", "max"])
     seeds = f"{what} over {few if few == many else f'{few} to {many}'} seeds"
     if many == 1:
         seeds = "one seed, no range"
-    return f"forget set: {forget_title(data['forget'].iloc[0])}; {seeds}."
+    return f"forget set: {s.title(data['forget'].iloc[0])}; {seeds}."
 
 
 def log_if_wide(axis: Axis, values: pd.Series, factor: float = 3.0) -> bool:
