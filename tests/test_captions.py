@@ -109,8 +109,14 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     assert folded.startswith("<details><summary>Marks &amp; more</summary>")
     assert "| CF |" in folded and folded.index("| CF |") < folded.index("| SalUn |")
     assert "random:" not in folded and "cf" not in folded
-    with pytest.raises(UserError, match="unknown table or figure 'C9'"):
-        recap(s, "C9")
+    show(invented(few(scopes=("all",))), "table5_verdicts", Claim="C5", Key="yes")
+    assert shown[-1].startswith("**C5**") and shown[-1].endswith("has no numbers for it.")
+    for refused, call in (
+        ("table or figure 'C9'", lambda: recap(s, "C9")),
+        ("column of table1_models 'Sead'", lambda: show(s, "table1_models", Sead="0")),
+    ):
+        with pytest.raises(UserError, match=f"unknown {refused}"):
+            call()
 
 
 def test_restricted_layers_are_compared_with_all_layers_of_the_same_seeds():

@@ -21,21 +21,24 @@ def show(study: Study, name: str, **only: str) -> None:
     """Publish a table or figure and display it, in a notebook, with its sentence below.
 
     Of a table the first part is open, and of the study's first forget set and its attack what
-    `OPEN` rows hold. The rest is folded. `only`: column -> the one value whose rows are displayed,
-    and of one claim the sentence is its finding.
-    `name` may be a claim, too, "C1" to "C5": its finding. A `UserError` refuses an unknown name.
+    `OPEN` rows hold. The rest is folded. `only`: column -> the one value whose rows are displayed.
+    Of one claim the sentence is its finding, and without rows that is all. `name` may be a claim,
+    too, "C1" to "C5": its finding. A `UserError` refuses an unknown name or column.
     """
     if name in CLAIMS:
         return _display(finding(study, name))
     shown, said = publish(study, name), f"*{markdown_text(sentence(study, name))}*"
     if "Claim" in only:
-        said = finding(study, only["Claim"], brief=True)
+        claim = only["Claim"]
+        said = finding(study, claim, brief=True) or finding(study, claim)
     if name not in TABLES:
         return _display(said, shown)
     for header, value in only.items():
-        if header not in shown or value not in set(shown[header]):
-            raise unknown(f"column or value of {name}", f"{header} {value}", shown)
+        if header not in shown:
+            raise unknown(f"column of {name}", header, shown)
         shown = shown[shown[header] == value].drop(columns=header)
+    if shown.empty:
+        return _display(said)
     usual = {"Forget set": study.title(study.first_forget), "Attack": study.title(study.attack)}
     open_, rest = [], []
     for title, common, text in pipes(shown):
