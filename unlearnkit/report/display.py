@@ -100,7 +100,12 @@ def even(column: pd.Series) -> pd.Series:
 
 def unbroken(text: str) -> str:
     """Return `text` with a no-break space at ± and before a unit, and a minus for a hyphen."""
-    text = re.sub(r"(?<=\d) (?=[%±]|points?\b|seeds?\b)|(?<=±) | (?=[↓↑])", "\u00a0", text)
+    units = r"(?<=\d) (?=[%±]|points?\b|seeds?\b)|(?<=±) | (?=[↓↑])"
+    return minus(re.sub(units, "\u00a0", text))
+
+
+def minus(text: str) -> str:
+    """Return `text` with a minus for the hyphen before a number."""
     return re.sub(r"(?<![\w.)])-(?=\d)", "−", text)
 
 

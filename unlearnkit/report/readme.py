@@ -10,7 +10,7 @@ from unlearnkit.errors import UserError
 from unlearnkit.files import project_folder, write_atomic
 from unlearnkit.names import ID
 from unlearnkit.report.claims import table5
-from unlearnkit.report.display import markdown, markdown_text
+from unlearnkit.report.display import markdown, markdown_text, minus
 from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, summaries
 from unlearnkit.report.stats import MISSING
@@ -53,7 +53,7 @@ def update(text: str, s: Study, page: str = "README.md") -> str:
         if not text.count(start) == text.count(end) == 1 or text.index(end) < text.index(start):
             raise UserError(f"{page} needs {start} and, after it, {end}, each of them once")
         head, tail = text.split(start)[0], text.split(end)[1]
-        text = f"{head}{start}\n\n{build[name](s).strip()}\n\n{end}{tail}"
+        text = f"{head}{start}\n\n{minus(build[name](s).strip())}\n\n{end}{tail}"
     return text
 
 
