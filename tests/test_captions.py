@@ -54,7 +54,7 @@ def test_a_sentence_names_method_size_and_seeds():
 def test_what_is_judged_ends_in_its_verdict_and_what_stands_beside_it_in_n():
     said = sentence(study(), "fig2_robustness")
     assert "12.5 points fewer of the right images stay right under attack than Retrain's" in said
-    assert "[-12.5, -12.5], n = 3, supported, p < 0.001 after Holm (above -12.5 excl" in said
+    assert "[12.5, 12.5], n = 3, supported, p < 0.001 after Holm (below 12.5 excl" in said
     said = sentence(study(seeds=(0,)), "fig2_robustness")
     assert said.endswith("Retrain's (mean of CF, RL) (one seed), undecided.")
     said = sentence(study(), "table3_robustness")

@@ -28,12 +28,12 @@ def test_c2_says_which_way_the_drop_goes(sign, way):
 @pytest.mark.parametrize(
     ("excess", "words", "excluded"),
     [
-        ((9, 9.9, 10.8), "11.0 points fewer of the right images stay right", "above -8.52"),
+        ((9, 9.9, 10.8), "11.0 points fewer of the right images stay right", "below 8.52"),
         ((-9, -9.9, -10.8), "11.0 points more of the right images stay right", "below 8.52"),
         ((-9, 0, 9), "undecided", "below -24.8"),
     ],
 )
-def test_c3_says_who_loses_more_and_what_is_excluded(excess, words, excluded):
+def test_c3_says_a_size_its_interval_and_what_is_excluded(excess, words, excluded):
     said = finding(invented(unlearned({"cf": excess})), "C3")
     assert words in said and "(mean of CF)" in said and f"({excluded} excluded)" in said
 

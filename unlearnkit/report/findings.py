@@ -99,9 +99,13 @@ def caveat(s: Study) -> str:
 def _said(row: Any, brief: bool) -> str:
     if not row.Seeds:
         return "no seed gives a number"
-    value, up, (who, _, what) = row.Value, row.Value > 0, row.Measured.partition(": ")
-    digits = 1 if row.Unit == "points" else 2
-    size, low, high = (f"{number:.{digits}f}" for number in (abs(value), row.Low, row.High))
+    value, up, (who, _, what) = row.Value, row.Value >= 0, row.Measured.partition(": ")
+    digits, end, ends = 1 if row.Unit == "points" else 2, row.Excluded, (row.Low, row.High)
+    if row.Unit in ("points", "1/255") and not up:  # told as a size, such as 3 points fewer
+        ends = -row.High, -row.Low
+        side, _, number = end.partition(" ")
+        end = end and f"{'above' if side == 'below' else 'below'} {-float(number):g}"
+    size, low, high = (f"{number:.{digits}f}" for number in (abs(value), *ends))
     if row.Unit in ("share", "ratio"):
         low, high = (f"{100 * number:.0f}" for number in (row.Low, row.High))
     match row.Claim, row.Unit:
@@ -138,7 +142,6 @@ def _said(row: Any, brief: bool) -> str:
     text += f", {row.Verdict}"
     if np.isfinite(row.holm) and row.Verdict != UNDECIDED:
         text += f", p {'< 0.001' if row.holm < 0.001 else f'= {row.holm:.2g}'} after Holm"
-    end = row.Excluded
     if row.Unit in ("share", "ratio") and end:
         side, _, number = end.partition(" ")
         end = f"{side} {100 * float(number):.0f} %"
