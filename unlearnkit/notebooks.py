@@ -94,7 +94,7 @@ def _execute_one(
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=str(path.parent),
-                extra_arguments=["--log-level=40"],
+                extra_arguments=["--log-level=50"],  # else it tells of its own end
             )
     except papermill.PapermillExecutionError as failure:
         where = f"In [{failure.exec_count}] ({failure.source.strip().splitlines()[0]!r})"
