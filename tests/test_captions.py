@@ -1,7 +1,7 @@
 """The sentences under tables and figures say what invented numbers say."""
 
 import pytest
-from helpers_report import few, invented, model
+from helpers_report import changed, few, invented, model
 
 from unlearnkit.errors import UserError
 from unlearnkit.report import fold, recap, show
@@ -83,6 +83,8 @@ def test_without_retrain_nothing_is_compared_with_it():
 
 def test_a_class_is_compared_within_each_seed():
     s = invented([model("retrain", seed, gap={"std": [1.0]}) for seed in (0, 1)])
+    s.sigma = s.sigma.assign(sigma=0.0)
+    assert sentence(s, "fig6_sigma") == NOTHING
     s.sigma = s.sigma.assign(sigma=[0.0, 1.0, 30.0, 10.0])  # ratios 0 and 2, 1.5 and 0.5
     said = sentence(s, "fig6_sigma")
     assert "class 1 has 1.250 times the mean σ and class 0 0.750 times" in said
@@ -114,6 +116,7 @@ def test_a_notebook_shows_sentence_and_parts_and_folds_the_rest(monkeypatch, tmp
     for refused, call in (
         ("table or figure 'C9'", lambda: recap(s, "C9")),
         ("column of table1_models 'Sead'", lambda: show(s, "table1_models", Sead="0")),
+        ("Method of table1_models 'Retr'", lambda: show(s, "table1_models", Method="Retr")),
     ):
         with pytest.raises(UserError, match=f"unknown {refused}"):
             call()
@@ -129,7 +132,10 @@ def test_restricted_layers_are_compared_with_all_layers_of_the_same_seeds():
     exact = [one("all", seed, 0.0, 9) for seed in (0, 1)]
     whole = [one("all", 0, 4.0, 1), one("all", 1, 40.0, 1)]  # seed 1 has no other layers
     some = [one("last", 0, 8.0, 0.25), one("intermediate+last", 0, 6.0, 0.75)]
-    said = sentence(invented([*exact, *whole, *some]), "fig4_layerwise")
+    other = changed(one("all", 0, 99.0, 1), method="ga")  # nor has GA
+    said = sentence(invented([*exact, *whole, *some, other]), "fig4_layerwise")
+    assert "mean of CF: all" in said
+    assert sentence(invented([*whole, *some]), "fig4_layerwise") == NOTHING, "without Retrain"
     assert "all layers 1.0, intermediate and last layers 1.5 (75 % of the memory" in said
     assert "last layers 2.0 (25 % of the memory, 25 % of the time)." in said
     assert said.endswith("One seed, so no interval.")

@@ -8,7 +8,7 @@ import pandas as pd
 from unlearnkit.errors import unknown
 from unlearnkit.report import claims, published
 from unlearnkit.report.findings import lines
-from unlearnkit.report.frames import EXACT, marks, summaries
+from unlearnkit.report.frames import EXACT, marks, restricted, summaries
 from unlearnkit.report.interventions import interventions
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.stats import interval
@@ -94,23 +94,24 @@ def _gap(reading: str) -> Sentence:
 
 
 def _layers(s: Study) -> str:
-    table, said = where(summaries(s), progress=1.0, forget=s.first_forget), []
-    table = table[~table["method"].isin(EXACT) & np.isfinite(table["relative_memory"])]
-    # Layers may be restricted for fewer seeds than all are trained for.
-    both = table.groupby(["architecture", "seed"])["scope"].transform("nunique") > 1
-    for name, part in table[both].groupby("architecture", sort=False):
+    table, said = restricted(s), []
+    table = table[table.groupby("architecture")["scope"].transform("nunique") > 1]
+    marked = set(marks(s).query("mark != ''")["method"])
+    for name, part in table.groupby("architecture", sort=False):
         means = part.groupby("scope", sort=False)[["average_gap", *COSTS]].mean()
+        methods = part["method"].unique()
         parts = [
             f"{scope.replace('+', ' and ')} layers {gap:.1f} ({100 * memory:.0f} % of the memory, "
             f"{100 * seconds:.0f} % of the time)"
             for scope, gap, memory, seconds in means.drop("all").itertuples()
         ]
         whole = means.loc["all", "average_gap"]
+        who = f"{', '.join(map(s.title, methods))}{', marked or not' * bool(marked & set(methods))}"
         said.append(
-            f"{s.title(name)}, average gap to Retrain in points: all layers {whole:.1f}, "
-            f"{', '.join(parts)}."
+            f"{s.title(name)}, average gap to Retrain in points, mean of {who}: all layers "
+            f"{whole:.1f}, {', '.join(parts)}."
         )
-    return _joined(said, table[both], bare=True)
+    return _joined(said, table, bare=True)
 
 
 def _observations(s: Study) -> str:
@@ -207,11 +208,12 @@ def _choices(s: Study) -> str:
 def _classes(s: Study) -> str:
     rows = s.rows("sigma", reading="std", progress=1.0, scope="all", forget=s.first_forget)
     rows, said = rows[rows["method"].isin(EXACT)], []
-    for name, part in rows.dropna(subset=["sigma"]).groupby("architecture", sort=False):
-        last = part[part["layer_index"] == part["layer_index"].max()]
-        for method, group in last.groupby("method", sort=False):
-            level = group.groupby("seed")["sigma"].transform("mean")
-            means = (group["sigma"] / level).groupby(group["class_index"]).mean()
+    rows = rows[rows["layer_index"] == rows.groupby("architecture")["layer_index"].transform("max")]
+    level = rows.groupby(["architecture", "method", "seed"])["sigma"].transform("mean")
+    rows = rows.assign(ratio=rows["sigma"] / level.replace(0.0, np.nan)).dropna(subset=["ratio"])
+    for name, part in rows.groupby("architecture", sort=False):
+        for method, group in part.groupby("method", sort=False):
+            means = group.groupby("class_index")["ratio"].mean()
             widest, least = (s.classes[int(at)] for at in (means.idxmax(), means.idxmin()))
             said.append(
                 f"{s.title(name)}, {s.title(method)}: at the last layer class {widest} has "

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.names import GAP_METRICS, ID
-from unlearnkit.report.study import Study, made_once
+from unlearnkit.report.study import Study, made_once, where
 
 ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 EXACT = ["original", "retrain"]
@@ -72,6 +72,21 @@ def summaries(
         whole = whole.groupby([table[k] for k in key]).transform("first")
         table[f"relative_{name}"] = table[column] / whole
     return table
+
+
+def restricted(s: Study) -> pd.DataFrame:
+    """Return the rows of `summaries` over which means can be compared between groups of layers.
+
+    These are finished, approximate models of the study's first forget set. Their method was run,
+    with their seed, under every scope that the architecture has. Without a Retrain there are none.
+    """
+    table = where(summaries(s), progress=1.0, forget=s.first_forget)
+    table = table[~table["method"].isin(EXACT)].dropna(subset=["average_gap"])
+    scopes, own = (
+        table.groupby(["architecture", *keys])["scope"].transform("nunique")
+        for keys in ([], ["method", "seed"])
+    )
+    return table[own == scopes]
 
 
 @made_once
