@@ -19,7 +19,7 @@ C5 : the study's methods on intermediate and last layers (both at once where tha
     less than 1 point of the images that stay right is lost, seconds and memory are less.
 
 A model that is damaged or did not unlearn (`frames.marks`) says nothing of a method at work: if one
-of a method's models is marked, the method is left out of the means of C3, C4 and C5, in all seeds.
+of a method's models is marked, the method is left out of the means of C3 and C5, in all seeds.
 C3 to C5 are about random forget sets, where the study has one.
 """
 
