@@ -1,6 +1,7 @@
 """The unlearning methods, held to their papers' rules, and one contract over the registry."""
 
 import copy
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -14,7 +15,7 @@ from conftest import differing, of_kind, recipe, state_of
 from unlearnkit import methods, scopes
 from unlearnkit.data.splits import make_split
 from unlearnkit.errors import UserError
-from unlearnkit.methods import METHODS, bs, method, parse_hyperparameters, rl, salun
+from unlearnkit.methods import METHODS, about, bs, method, parse_hyperparameters, rl, salun
 from unlearnkit.metrics import predictions
 from unlearnkit.training import Run, train
 
@@ -480,6 +481,19 @@ def test_a_method_of_ones_own(forget_with, original, registry):
 def test_an_option_needs_a_default_and_names_must_be_free(name, function, says, registry):
     with pytest.raises(UserError, match=says):
         method(name)(function)
+
+
+def test_facts_stand_below_the_method_and_stay_with_it(registry):
+    @method("own")
+    @about(paper="Ours")
+    def own(run):
+        """Do nothing."""
+
+    method("other")(functools.wraps(own)(lambda run: own(run)))
+    assert [methods.METHODS[name].paper for name in ("own", "other")] == ["Ours", ""]
+    for facts, says in (({"paper": "Late"}, "below @method"), ({"papr": ""}, "'papr'; known: pap")):
+        with pytest.raises(UserError, match=says):
+            about(**facts)(own if "paper" in facts else lambda run: None)
 
 
 def test_a_failing_method_leaves_no_hook_and_no_random_state_behind(forget_with, events, registry):

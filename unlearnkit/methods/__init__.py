@@ -17,7 +17,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,7 @@ from torch import nn
 from unlearnkit.cost import MemoryCount, peak_memory
 from unlearnkit.data import ImageData
 from unlearnkit.data.splits import Split
-from unlearnkit.errors import UserError
+from unlearnkit.errors import UserError, unknown
 from unlearnkit.plugins import Registry, check_values
 from unlearnkit.scopes import apply_scope, trainable
 from unlearnkit.training import Recipe, Run
@@ -70,6 +70,7 @@ class Unlearned:
 # What is unlearned; no method, but shown with them.
 ORIGINAL = Method("original", "Original", "#000000", order=0)
 METHODS = Registry("method")
+FACTS = [f.name for f in fields(Method)[-6:]]  # what may be stated of a method
 
 
 def method(
@@ -97,7 +98,7 @@ def method(
         check_values(defaults, kinds, f"defaults of method.{name}")
         shown = title or name.upper()
         options = function, defaults, kinds
-        told = getattr(function, "about", {}) | facts
+        told = function.__dict__.pop("about", {}) | facts  # a wrapper would take it over
         METHODS[name] = Method(name, shown, color, order, version, *options, **told)
         return function
 
@@ -108,6 +109,10 @@ def about(**facts: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """State facts of the function below `method`, such as `paper` or `passes`: see `Method`."""
 
     def note(function: Callable[..., None]) -> Callable[..., None]:
+        if any(known.function is function for known in METHODS.values()):
+            raise UserError("@about stands below @method, which reads it")
+        if wrong := [name for name in facts if name not in FACTS]:
+            raise unknown("fact of a method", wrong[0], FACTS)
         function.about = facts | getattr(function, "about", {})
         return function
 
