@@ -408,3 +408,11 @@ def test_the_time_limit_stops_before_a_cell_and_within_a_training_and_goes_on(tm
     assert (outcome.done, outcome.failed, outcome.stopped) == (2, [], False)
     assert not list(unfinished.iterdir())
     assert values_of(lab) == values_of(straight)
+
+
+def test_a_measurement_changes_no_model(vit):
+    lab = vit()
+    before = {name: value.clone() for name, value in lab.model(CF).state_dict().items()}
+    for stage in lab.stages(CF)[1:]:
+        lab.compute(stage)
+    assert all(torch.equal(v, before[n]) for n, v in lab.model(CF).state_dict().items())

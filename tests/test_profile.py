@@ -143,6 +143,8 @@ def refused(path, message):
         ("training.resnet50.epochs", 10**6, "epochs must be less than or equal to 100000, not"),
         ("attack.0.epsilons", [4, -1], "epsilons #2: must be greater than 0, not -1"),
         ("attack.0.epsilons", [4, 4.0], "epsilons: 4 is there twice"),
+        ("method.cf.batch_size", 10**7, "method.cf.resnet50.batch_size must be less than or"),
+        ("training.resnet50.crop", 4097, "crop must be less than or equal to 4096, not 4097"),
         ("attack.0.options.steps", 0, "attack.pgd.steps must be greater than 0"),
         ("attack.0.options.step_ratio", float("nan"), "attack.pgd.step_ratio must be a fin"),
         ("attack.0.options.steps", 10**400, "options.steps must be at most"),

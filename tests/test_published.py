@@ -103,6 +103,14 @@ def test_a_mirror_image_shows_no_order_and_flat_curves_never_part():
     assert (parts["Ours"], parts["Holds"]) == ("never", "no")
 
 
+def test_many_seeds_decide_by_their_interval_though_one_disagrees():
+    for sign, holds in ((1, "yes"), (-1, "no")):
+        margin = sign * pd.Series([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9, -0.1])
+        assert published._holds(margin) == (holds, "interval over seeds")
+        few = sign * pd.Series([0.1, 2.0, 9.0])
+        assert published._holds(few) == ("undecided", f"{3 * (sign > 0)} of 3 seeds agree")
+
+
 def test_one_seed_and_disagreeing_seeds_decide_nothing():
     one = observations(study(COPY))
     assert (one["Holds"] == "undecided").all()
