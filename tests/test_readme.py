@@ -177,6 +177,11 @@ def test_verdicts_are_a_line_a_key_measure_and_a_column_an_architecture(monkeypa
 def test_fewer_seeds_of_some_models_are_told():
     some = [*models(seeds=(0, 1)), numbers("retrain", 2, 0.0)]
     assert "n = 2 to 3 seeds (0, 1, 2)" in block(filled(some, RESULTS), "main-table")
+    apart = [
+        *models(seeds=(0,)),
+        *(changed(m, architecture="resnet50") for m in models(seeds=(1,))),
+    ]
+    assert "n = 1 seeds (0, 1)" in block(filled(apart, RESULTS), "main-table")
     assert "n = 1 seed (0)" in filled(models(seeds=(0,)))
 
 

@@ -170,8 +170,13 @@ def test_forget_sets_keep_the_order_of_the_study(forgets):
     s = invented(few(forgets=forgets, seeds=(0,)))
     for table in (tables.table2(s), tables.table3(s), tables.table4(s)):
         assert list(table["Forget set"].unique()) == [s.title(name) for name in forgets]
-    wanted = {"random:0.1": "10 % random", "class:2": "class 2", "class:b": "class b", "odd": "odd"}
-    wanted |= {"class:1": "class a", "class:9": "class 9"}  # by its number, and unknown
+    wanted = {
+        "random: 0.1": "10 % random",
+        "class:2": "class 2",
+        "class:b": "class b",
+        "odd": "odd",
+    }
+    wanted |= {"class:1": "class a", "class:9": "class 9", "class: b": "class b"}
     assert {name: forget_title(name, ("2", "a", "b")) for name in wanted} == wanted
     assert "TA forgotten class (→ Retrain)" not in tables.table2(s)
     lost = invented([model("retrain", quality={"TA": 5.0, "TA_forgotten": 1.0})])

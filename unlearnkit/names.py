@@ -22,7 +22,7 @@ def forget_title(forget: str, classes: Sequence[str]) -> str:
 
     `classes` are the data set's names in order. A name comes before a number, as in `data.splits`.
     """
-    kind, _, value = str(forget).partition(":")
+    kind, _, value = (part.strip() for part in str(forget).partition(":"))
     if kind == "random" and re.fullmatch(r"\d*\.?\d+", value):
         return f"{100 * float(value):g} % random"
     if value not in classes and value.isdecimal() and int(value) < len(classes):

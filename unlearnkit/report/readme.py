@@ -155,6 +155,7 @@ def _seeds(s: Study, frame: str) -> str:
     """Return ``n = 2 seeds (0, 1)`` of the models shown, ``n = 1 to 2`` if some have fewer."""
     shown = s.rows(frame, scope="all", progress=1.0, forget=s.first_forget)
     seeds = sorted(shown["seed"].unique())
-    few = shown.groupby(["architecture", "method"])["seed"].nunique().min()
-    count = f"{few} to {len(seeds)}" if few < len(seeds) else len(seeds)
+    counts = shown.groupby(["architecture", "method"])["seed"].nunique()
+    few, most = counts.min(), counts.max()
+    count = f"{few} to {most}" if few < most else most
     return f"n = {count} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"

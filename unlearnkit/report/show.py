@@ -27,15 +27,18 @@ def show(study: Study, name: str, **only: str) -> None:
     """
     if name in CLAIMS:
         return _display(finding(study, name))
-    shown, said = publish(study, name), f"*{markdown_text(sentence(study, name))}*"
-    if "Claim" in only:
+    shown = all_ = publish(study, name)
+    said = f"*{markdown_text(sentence(study, name))}*"
+    if name == "table5_verdicts" and "Claim" in only:
         claim = only["Claim"]
         said = finding(study, claim, brief=True) or finding(study, claim)
     if name not in TABLES:
         return _display(said, shown)
-    for header, value in only.items():
+    for header, value in only.items() if len(shown) else ():
         if header not in shown:
             raise unknown(f"column of {name}", header, shown)
+        if value not in (known := set(all_[header])) and value not in (*CLAIMS, "yes"):
+            raise unknown(f"{header} of {name}", value, known)
         shown = shown[shown[header] == value].drop(columns=header)
     if shown.empty:
         return _display(said)

@@ -1,6 +1,7 @@
 """Figure 1 and the classes behind it: what is drawn against the layer index."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,6 @@ from unlearnkit.report.study import NothingToDraw, Study
 
 KEYS = ["architecture", "forget", "method"]
 ALIKE = ["std", "trimmed_std"]  # readings of one unit, drawn on the same axes
-CLASSES_OF = ["original", "retrain", "cf"]  # whose classes are drawn
 WITHOUT = {
     "trimmed_std": ", without the 1 % of each class's images, at least one, furthest from its mean"
 }
@@ -30,7 +30,7 @@ def fairness_gap(
 ) -> KitFigure:
     """Draw Figure 1, the fairness-gap against the layer index, in the publication's panels.
 
-    ResNet50 has two, with all models and without SalUn and SCRUB; any other architecture one. All
+    ResNet-50 has two, with all models and without SalUn and SCRUB; any other architecture one. All
     panels of an architecture share their y axis, also between the readings std and trimmed_std.
     `published` adds a row of the values read off the published figure, if the study is of CIFAR-10
     as that is. Data: a row for each architecture, method and layer; published and reading_error are
@@ -132,23 +132,28 @@ def _reach(ax: Axes, gaps: pd.DataFrame, paper: pd.DataFrame, name: str) -> None
 
 
 @style.drawing
-def sigma_by_class(s: Study, forget: str | None = None, reading: str = "std") -> KitFigure:
+def sigma_by_class(
+    s: Study,
+    forget: str | None = None,
+    reading: str = "std",
+    methods: Sequence[str] = ("original", "retrain", "cf"),
+) -> KitFigure:
     """Draw σ of each class at each layer, relative to the layer's mean over the classes.
 
     The class with the largest σ and that with the smallest make the fairness-gap: dots mark them. A
-    panel for each architecture and Original, Retrain and CF, over all layers. Data: a row for each
+    panel for each architecture and each of the `methods`, over all layers. Data: a row for each
     architecture, method, layer and class; mean, low, high, std and n of the ratio over seeds.
     """
     of = {"forget": forget or s.first_forget, "scope": "all", "progress": 1.0}
-    rows = s.rows("sigma", reading=reading, method=CLASSES_OF, **of)
+    rows = s.rows("sigma", reading=reading, method=list(methods), **of)
     if rows.empty:
-        raise NothingToDraw(f"no σ ({reading}) of {', '.join(CLASSES_OF)} was measured")
+        raise NothingToDraw(f"no σ ({reading}) of {', '.join(methods)} was measured")
     level = rows.groupby([*ID, "layer_index"])["sigma"].transform("mean")
     rows = rows.assign(ratio=rows["sigma"] / level.replace(0, np.nan))
     data = over_seeds(rows, [*KEYS, "layer_index", "class_index"], "ratio")
     parts = dict(list(data.groupby(["architecture", "method"])))
     names = data["architecture"].unique()
-    methods = [method for method in CLASSES_OF if method in set(data["method"])]
+    methods = [method for method in methods if method in set(data["method"])]
     shape = (len(names), len(methods))
     high = 0.25 + 0.09 * np.clip(data["class_index"].nunique(), 5, 20)
     if style.is_narrow():
