@@ -99,7 +99,7 @@ def _layers(s: Study) -> str:
     marked = set(marks(s).query("mark != ''")["method"])
     for name, part in table.groupby("architecture", sort=False):
         means = part.groupby("scope", sort=False)[["average_gap", *COSTS]].mean()
-        methods = part["method"].unique()
+        methods = [method for method in s.methods if method in set(part["method"])]
         parts = [
             f"{scope.replace('+', ' and ')} layers {gap:.1f} ({100 * memory:.0f} % of the memory, "
             f"{100 * seconds:.0f} % of the time)"
