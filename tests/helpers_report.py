@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from unlearnkit.report.study import Study, arranged, read_study
+from unlearnkit.report.study import Study, read_study
+from unlearnkit.report.tidy import arranged
 from unlearnkit.results import Cell, Record, Results, Samples, write
 
 NAMES = ["original", "retrain", "cf", "bs", "rl", "scrub", "salun", "ga"]

@@ -18,8 +18,7 @@ from unlearnkit.report import study as studies
 from unlearnkit.report.frames import over_seeds, summaries
 from unlearnkit.report.publish import FIGURES, TABLES
 from unlearnkit.report.stats import Spread
-from unlearnkit.report.study import arranged
-from unlearnkit.report.tidy import COLUMNS
+from unlearnkit.report.tidy import COLUMNS, arranged
 
 
 @pytest.fixture(scope="module")

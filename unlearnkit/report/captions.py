@@ -12,7 +12,8 @@ from unlearnkit.report.frames import EXACT, marks, restricted, summaries
 from unlearnkit.report.interventions import interventions
 from unlearnkit.report.sensitivity import sensitivity
 from unlearnkit.report.stats import interval
-from unlearnkit.report.study import Study, where
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import where
 
 MARKED = "No method is free of marked models."
 NOTHING = "This study has no numbers for it."

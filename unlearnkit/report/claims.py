@@ -38,7 +38,8 @@ from unlearnkit.report.frames import (
     summaries,
 )
 from unlearnkit.report.stats import holm, interval, mean_std, spearman
-from unlearnkit.report.study import Study, made_once, where
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import made_once, where
 
 VERDICTS = ("supported", "contradicted", "undecided", "described")
 SEEDS = 3  # the fewest that can decide

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.names import GAP_METRICS, ID
-from unlearnkit.report.study import Study, made_once, where
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import made_once, where
 
 ATTACKED = {"images": "test", "access": "white-box", "class_index": -1}
 EXACT = ["original", "retrain"]

@@ -14,8 +14,9 @@ from unlearnkit.report.display import markdown, markdown_text, minus
 from unlearnkit.report.findings import CLAIMS, caveat, summary
 from unlearnkit.report.frames import beside_retrain, summaries
 from unlearnkit.report.stats import MISSING
-from unlearnkit.report.study import Study, read_study, where
+from unlearnkit.report.study import Study, read_study
 from unlearnkit.report.tables import marked, wide
+from unlearnkit.report.tidy import where
 from unlearnkit.results import committed_folder
 
 # A line that ends in a hyphen would be read with a space after it.

@@ -14,7 +14,8 @@ from scipy.spatial.distance import cdist
 
 from unlearnkit.names import GAP_METRICS
 from unlearnkit.report.frames import ATTACKED, DAMAGED, summaries
-from unlearnkit.report.study import Study, where
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import where
 
 FORGOT = 0.5  # share of the way from Original's UA to Retrain's
 SHOWN = {

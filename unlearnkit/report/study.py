@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unlearnkit import results as files
 from unlearnkit.errors import UserError, one_line, unknown
 from unlearnkit.names import ID, INTERVENTIONS, READINGS, SCOPES, forget_title
 from unlearnkit.report import tidy
+from unlearnkit.report.tidy import arranged, where
 from unlearnkit.results import Results, read_sweep
 
 NAN = float("nan")
@@ -22,32 +23,6 @@ NAN = float("nan")
 
 class NothingToDraw(UserError):
     """A study has no numbers for a table or figure."""
-
-
-def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
-    """Return the distinct `values`: those `known` first, in that order, then as they appear."""
-    found = dict.fromkeys(values)
-    return list(dict.fromkeys([*(name for name in known if name in found), *found]))
-
-
-def where(frame: pd.DataFrame, **equal: Any) -> pd.DataFrame:
-    """Return the rows whose columns have (one of) the values in `equal`."""
-    for column, value in equal.items():
-        frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
-    return frame
-
-
-def made_once(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
-    """Decorate a function of a study and keywords: its frame is made once, and copies returned."""
-
-    @wraps(function)
-    def copied(s: "Study", **options: Any) -> pd.DataFrame:
-        of = (function, *sorted(options.items()))
-        if of not in s.made:
-            s.made[of] = function(s, **options)
-        return s.made[of].copy()
-
-    return copied
 
 
 class Study:
@@ -88,7 +63,7 @@ class Study:
     def __init__(self, results: Results, folder: Path) -> None:
         study, cells = results.study, [record.cell for record in results.records]
         self.results, self.folder = results, folder
-        self.made: dict[tuple, pd.DataFrame] = {}  # see `made_once`
+        self.made: dict[tuple, pd.DataFrame] = {}  # see `tidy.made_once`
         self.name = folder.name  # of its folders under results/ and figures/
         self.profile = study["settings"]
         self.profile_name, self.dataset = study["profile"], study["dataset"]

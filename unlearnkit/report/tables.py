@@ -13,7 +13,8 @@ import pandas as pd
 from unlearnkit.names import ID
 from unlearnkit.report import frames
 from unlearnkit.report.stats import mean_std
-from unlearnkit.report.study import Study, arranged
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import arranged
 
 MEBIBYTE = 2**20
 QUANTITIES = {

@@ -1,13 +1,17 @@
-"""From what the stages of each model have stored to the rows of a study's frames."""
+"""A study's frames: made of what the stages of each model have stored, cut, and kept."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from unlearnkit.names import ID, READINGS
 from unlearnkit.results import Record, Results
+
+if TYPE_CHECKING:
+    from unlearnkit.report.study import Study
 
 COLUMNS = {
     "quality": [*ID, "metric", "value"],
@@ -71,3 +75,29 @@ def _rows(name: str, kind: str, of: str, value: dict[str, Any]) -> Iterator[tupl
                         if n:
                             accuracy = 100 * hits / n
                             yield of, epsilon / 255, images, access, index, n, accuracy
+
+
+def arranged(known: Iterable[str], values: Iterable[str]) -> list[str]:
+    """Return the distinct `values`: those `known` first, in that order, then as they appear."""
+    found = dict.fromkeys(values)
+    return list(dict.fromkeys([*(name for name in known if name in found), *found]))
+
+
+def where(frame: pd.DataFrame, **equal: Any) -> pd.DataFrame:
+    """Return the rows whose columns have (one of) the values in `equal`."""
+    for column, value in equal.items():
+        frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
+    return frame
+
+
+def made_once(function: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    """Decorate a function of a study and keywords: its frame is made once, and copies returned."""
+
+    @wraps(function)
+    def copied(s: "Study", **options: Any) -> pd.DataFrame:
+        of = (function, *sorted(options.items()))
+        if of not in s.made:
+            s.made[of] = function(s, **options)
+        return s.made[of].copy()
+
+    return copied

@@ -13,7 +13,8 @@ from unlearnkit.report.claims import EXACT, models_of, table5
 from unlearnkit.report.figures import style
 from unlearnkit.report.figures.style import KitFigure
 from unlearnkit.report.frames import beside_retrain, marks, over_seeds, summaries
-from unlearnkit.report.study import NothingToDraw, Study, arranged, where
+from unlearnkit.report.study import NothingToDraw, Study
+from unlearnkit.report.tidy import arranged, where
 
 MEASURES = {
     "average_gap": "Average gap\nto Retrain (points) ↓",

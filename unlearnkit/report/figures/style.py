@@ -22,7 +22,8 @@ from PIL.PngImagePlugin import PngInfo
 from unlearnkit.names import SCOPES
 from unlearnkit.report.claims import EXACT
 from unlearnkit.report.display import unbroken
-from unlearnkit.report.study import Study, arranged
+from unlearnkit.report.study import Study
+from unlearnkit.report.tidy import arranged
 
 WIDTH, COLUMN = 7.0, 3.3  # inches: the text of a two-column page, and one of its columns
 FAINT = "#9a9a9a"
